@@ -1,0 +1,418 @@
+"""Run a simulated cluster: real processes of the real CLI around fake services.
+
+A node does what an operator's unit does: `acquire-lease`, then `hosts`, then start the
+service with the seed hosts that it printed, and `watch` beside it. It has its own
+loopback address and is driven by one thread. Needs Linux, which owns all of 127/8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from integration import fake_elasticsearch
+from integration.timeline import Event
+
+T = TypeVar("T")
+
+CLI = (sys.executable, "-m", "service_monitor")
+ONE_SHOT = 60.0  # seconds until a command that does not wait counts as hung
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL when a cluster is closed
+
+# Children die with the thread that started them, also when we are killed with SIGKILL.
+_SETPRIV = shutil.which("setpriv")
+GUARD = (_SETPRIV, "--pdeathsig", "KILL", "--") if _SETPRIV else ()
+
+
+class ClusterError(Exception):
+    """A node failed, or what was waited for did not happen in time."""
+
+
+class CommandError(ClusterError):
+    """A command of the CLI ended with another exit code than 0."""
+
+    def __init__(self, name: str, code: int, stderr: str) -> None:
+        super().__init__(f"{name} {ending(code)}\n{stderr}".strip())
+        self.code = code
+        self.last_line = (stderr.strip() or str(self)).splitlines()[-1]
+
+
+class Node:
+    """One machine of the cluster: its address, and its processes by their role."""
+
+    def __init__(self, cluster: Cluster, name: str, host: str, boot: float) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.host = host
+        self.boot = boot
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.seeds: list[str] = []
+        self.thread: threading.Thread | None = None
+        self._gone = threading.Event()  # set: starts no more processes
+        self._spawning = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.cluster.port}"
+
+    def start(self) -> None:
+        """Switch the machine on; if it runs, pull the plug first."""
+        self.end()
+        self.wait(GRACE)
+        self._gone.clear()
+        self.thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+        self.thread.start()
+
+    def spawn(
+        self, role: str, argv: Sequence[str], *, piped: bool = True
+    ) -> subprocess.Popen[str]:
+        """Start a process of this node with its stderr, or all it says, in a log."""
+        with self._spawning, self.log_file(role).open("a") as log:
+            if self._gone.is_set():
+                raise ClusterError(f"{self.name} is switched off")
+            self.processes[role] = subprocess.Popen(
+                [*GUARD, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else log,
+                stderr=log,
+                text=True,
+                env=environment(),
+                process_group=0,  # Ctrl-C is for the simulator, which stops the rest
+            )
+            return self.processes[role]
+
+    def send(self, role: str, number: signal.Signals) -> None:
+        """Send a signal to one process."""
+        self.processes[role].send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to every process and start none after this."""
+        with self._spawning:
+            self._gone.set()
+            for process in self.processes.values():
+                process.send_signal(number)
+
+    def running(self, role: str) -> bool:
+        """Tell whether the node has this process now."""
+        return role in self.processes and self.processes[role].poll() is None
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the node has no processes left, or the time is over."""
+        if self.thread:
+            self.thread.join(max(0.0, timeout))
+
+    def log_file(self, role: str) -> Path:
+        return self.cluster.directory / f"{self.name}.{role}.log"
+
+    def events(self, kind: str) -> list[Event]:
+        """List this node's events of one kind, oldest first."""
+        return [e for e in self.cluster.events(kind) if e.node == self.name]
+
+    def failure(self) -> str:
+        """Say what went wrong, if anything did that was not a signal of ours."""
+        if failed := self.events("failed"):
+            return failed[-1].detail
+        watch = self.processes.get("watch")
+        code = watch and watch.poll()
+        return f"watch {ending(code)}" if code and code > 0 else ""
+
+    def _live(self) -> None:
+        cluster = self.cluster
+        try:
+            self.record("queued")
+            if cluster.lease:
+                token = self._output("acquire-lease", self.acquire_command())
+                self.record("granted", token)
+            hosts = self._output("hosts", cluster.command("hosts"))
+            self.seeds = [host for host in hosts.split(",") if host]
+            self.record("hosts", hosts)
+            service = self.spawn("service", self.service_command(hosts))
+            self.record("started")
+            self.spawn("watch", self.watch_command(), piped=False)
+            self._follow(service)
+        except ClusterError as error:
+            self.record("failed", str(error))
+        finally:
+            # Children die with the thread that started them, so it stays for the last.
+            for process in list(self.processes.values()):
+                process.wait()
+
+    def _output(self, role: str, argv: Sequence[str]) -> str:
+        process = self.spawn(role, argv)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise ClusterError(f"{role} {ending(process.returncode)}")
+        return output.strip()
+
+    def _follow(self, service: subprocess.Popen[str]) -> None:
+        """Turn what the service says into events until it ends."""
+        with self.log_file("service").open("a") as log:
+            for line in lines(service.stdout):
+                match line.split():
+                    case ["ready"]:
+                        self.record("healthy")
+                    case [("joined" | "elected") as kind, uuid, *_]:
+                        self.record(kind, uuid)
+                log.write(f"{line}\n")
+                log.flush()
+        self.record("stopped", f"service {ending(service.wait())}")
+
+    def record(self, kind: str, detail: str = "") -> None:
+        self.cluster.record(Event(time.monotonic(), self.name, kind, detail))
+
+    def acquire_command(self) -> list[str]:
+        cluster = self.cluster
+        return [
+            *cluster.command("acquire-lease", "--service-id", self.name),
+            *("--host", self.host, "--slots", str(cluster.slots), "--print-token"),
+            *cluster.acquire_options,
+        ]
+
+    def service_command(self, seeds: str) -> list[str]:
+        return [
+            *(sys.executable, fake_elasticsearch.__file__, "--name", self.name),
+            *("--host", self.host, "--port", str(self.cluster.port)),
+            *("--seed-hosts", seeds, "--startup-time", str(self.boot)),
+            *("--seed", str(self.cluster.seed)),
+        ]
+
+    def watch_command(self) -> list[str]:
+        return [
+            *self.cluster.command("watch", "--service-id", self.name),
+            *("--monitor-url", f"http://{self.address}/", "--host", self.host),
+            *self.cluster.watch_options,
+        ]
+
+
+class Cluster:
+    """Several nodes on one store, under one label; closing it ends every process."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        store: str,
+        label: str,
+        directory: Path,
+        lease: bool = True,
+        slots: int = 1,
+        boot: tuple[float, float] = (2.0, 4.0),
+        seed: int = 0,
+        acquire_options: Sequence[str] = (),
+        watch_options: Sequence[str] = (),
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.store = store
+        self.label = label
+        self.directory = directory
+        self.lease = lease
+        self.slots = slots
+        self.seed = seed
+        self.acquire_options = tuple(acquire_options)
+        self.watch_options = tuple(watch_options)
+        self._on_event = on_event
+        self._events: list[Event] = []
+        self._closing = False
+        self._lock = threading.Lock()
+        self._reservation, network, self.port = reserve_network()
+        chance = random.Random(seed)
+        self.nodes = [
+            Node(self, f"node-{n}", f"{network}.{n}", round(chance.uniform(*boot), 2))
+            for n in range(1, count + 1)
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Switch on all nodes at once."""
+        for node in self.nodes:
+            node.start()
+
+    def close(self) -> None:
+        """End every process: SIGTERM, and SIGKILL for what is left after `GRACE`."""
+        self._closing = True
+        try:
+            for number in (signal.SIGTERM, signal.SIGCONT):  # the stopped see both
+                for node in self.nodes:
+                    node.end(number)
+            deadline = time.monotonic() + GRACE
+            for node in self.nodes:
+                node.wait(deadline - time.monotonic())
+        finally:  # also if we are told again to stop
+            for node in self.nodes:
+                node.end(signal.SIGKILL)
+            for node in self.nodes:
+                node.wait(GRACE)
+            self._reservation.close()
+
+    def record(self, event: Event) -> None:
+        """Note an event, unless it comes from closing the cluster."""
+        with self._lock:
+            if not self._closing:
+                self._events.append(event)
+                self._on_event(event)
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """List what happened so far, oldest first."""
+        with self._lock:
+            found = [e for e in self._events if kind in (None, e.kind)]
+        return sorted(found, key=lambda event: event.at)
+
+    def order(self, kind: str) -> list[str]:
+        """List the nodes in the order in which an event of this kind happened."""
+        return [event.node for event in self.events(kind)]
+
+    def command(self, name: str, *options: str) -> list[str]:
+        """Give the command line of a CLI command on this store and label."""
+        return [*CLI, name, "--label", self.label, "--store", self.store, *options]
+
+    def run(self, name: str, *options: str) -> str:
+        """Run a command of the CLI and give its stdout."""
+        argv = self.command(name, *options)
+        try:
+            done = subprocess.run(
+                [*GUARD, *argv],
+                capture_output=True,
+                text=True,
+                timeout=ONE_SHOT,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"{name} gave no answer in {ONE_SHOT:g} s") from error
+        if done.returncode:
+            raise CommandError(name, done.returncode, done.stderr)
+        return done.stdout
+
+    def hosts(self) -> list[str]:
+        """Ask `hosts` which hosts are up."""
+        return [h for h in self.run("hosts").strip().split(",") if h]
+
+    def status(self) -> dict[str, list[dict[str, Any]]]:
+        """Ask `status` for the services and the leases of this label."""
+        answer: dict[str, list[dict[str, Any]]]
+        answer = json.loads(self.run("status", "--format", "json"))
+        return answer
+
+    def leases(self) -> list[dict[str, Any]]:
+        """List tickets in the order of the queue: holders first, then who waits."""
+        return sorted(self.status()["leases"], key=lambda lease: lease["position"])
+
+    def formed(self) -> dict[str, dict[str, int]]:
+        """Ask the nodes themselves: each cluster's nodes, and how many they count."""
+        found: dict[str, dict[str, int]] = {}
+        for node in self.nodes:
+            health = fake_elasticsearch.ask(node.address, "GET", "/_cluster/health")
+            if uuid := health.get("cluster_uuid"):
+                found.setdefault(uuid, {})[node.name] = health["number_of_nodes"]
+        return found
+
+    def wait_for(self, what: str, condition: Callable[[], T], timeout: float) -> T:
+        """Wait until the condition gives something true; fail with the logs so far."""
+        deadline = time.monotonic() + timeout
+        while not (result := condition()):
+            if time.monotonic() > deadline:
+                message = f"{what}: not within {timeout:g} s"
+                raise ClusterError(f"{message}\n{self.recent_logs()}")
+            time.sleep(0.05)
+        return result
+
+    def wait_up(self, timeout: float, nodes: Iterable[Node] | None = None) -> None:
+        """Wait until the services of these nodes, or of all, have come up once."""
+        wanted = {node.name for node in (self.nodes if nodes is None else nodes)}
+
+        def all_up() -> bool:
+            for node in self.nodes:
+                if node.name in wanted and (failure := node.failure()):
+                    logs = self.recent_logs([node.name])
+                    raise ClusterError(f"{node.name} failed: {failure}\n{logs}")
+            return wanted <= set(self.order("healthy"))
+
+        self.wait_for(f"{', '.join(sorted(wanted))} up", all_up, timeout)
+
+    def recent_logs(self, names: Iterable[str] | None = None, count: int = 8) -> str:
+        """Give the last lines of each process's log, and how the process ended."""
+        wanted = None if names is None else set(names)
+        parts = []
+        for node in self.nodes:
+            for role, process in list(node.processes.items()):
+                if wanted is not None and node.name not in wanted:
+                    continue
+                code = process.poll()
+                state = "is running" if code is None else ending(code)
+                text = node.log_file(role).read_text(errors="replace")
+                tail = "".join(f"\n    {line}" for line in text.splitlines()[-count:])
+                parts.append(f"  {node.name} {role} {state}{tail}")
+        return "\n".join(parts)
+
+
+class TicketOrder:
+    """Put together the order in which tickets were taken from looks at the queue."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def see(self, leases: Iterable[Mapping[str, Any]]) -> None:
+        """Note the queue as it is now; whoever is new in it came after those known."""
+        ahead_first = sorted(leases, key=lambda lease: lease["position"])
+        names = [str(lease["service_id"]) for lease in ahead_first]
+        self.names += [name for name in names if name not in self.names]
+
+
+def reserve_network() -> tuple[socket.socket, str, int]:
+    """Pick 127.a.b and a port; the socket keeps other simulations from taking them."""
+    error: OSError | None = None
+    for attempt in range(100):
+        network = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}"
+        port = 9200 + attempt  # somebody may listen on 9200 of every address
+        reservation = socket.socket()
+        try:
+            reservation.bind((f"{network}.254", port))
+        except OSError as caught:
+            reservation.close()
+            error = caught
+        else:
+            return reservation, network, port
+    raise ClusterError(f"no free loopback address (this needs Linux): {error}")
+
+
+def environment() -> dict[str, str]:
+    """Give the environment without settings that would change what the CLI does."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_MONITOR_")}
+
+
+def ending(code: int) -> str:
+    """Say how a process ended."""
+    return (
+        f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+    )
+
+
+def lines(stream: IO[str] | None) -> Iterable[str]:
+    """Read lines until the end of the stream."""
+    if stream:
+        with stream:
+            for line in stream:
+                yield line.rstrip("\n")

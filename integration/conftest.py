@@ -1,0 +1,163 @@
+"""Fixtures of the integration tests: servers, containers, names."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import uuid
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from integration import images
+from integration.etcd import LABELS, Etcd, docker_available, start_etcd, uninterrupted
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+REQUIRED = os.environ.get("REQUIRE_DOCKER") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and let SIGTERM end a session as Ctrl-C does."""
+    config.addinivalue_line("markers", "docker: needs an engine that runs containers")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs Docker; do not count the making of images as a test's time."""
+    for item in items:
+        if {"docker", "image"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.docker)
+        if item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.timeout(120, func_only=True))
+
+
+@pytest.hookimpl(tryfirst=True)  # before any fixture starts something
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or with REQUIRE_DOCKER=1 fail, what needs an engine that is not there."""
+    if item.get_closest_marker("docker") and not docker_available():
+        if REQUIRED:
+            pytest.fail("no Docker engine answers", pytrace=False)
+        pytest.skip(
+            "no Docker engine answers; set REQUIRE_DOCKER=1 to make this a failure"
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Turn each skip into a failure with REQUIRE_DOCKER=1."""
+    return (yield from _no_skips())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """Turn the skip of a whole module into a failure with REQUIRE_DOCKER=1."""
+    return (yield from _no_skips())
+
+
+def _no_skips() -> Generator[None, Any, Any]:
+    report = yield
+    if REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which REQUIRE_DOCKER=1 forbids: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[Etcd]:
+    """Give the server that all tests share; tell them apart by `label`."""
+    with start_etcd(prefer="docker" if REQUIRED else None) as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_etcd() -> Iterator[Etcd]:
+    """Give a server of the test's own, to stop, pause or restart."""
+    with start_etcd(prefer="docker" if REQUIRED else None) as server:
+        yield server
+
+
+@pytest.fixture
+def label(request: pytest.FixtureRequest) -> str:
+    """Give a label that no other test uses, and that says which test it belongs to."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name).strip("-")
+    return f"{name[:100]}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def docker() -> None:
+    """Ask for a Docker engine; without one the test is skipped or fails."""
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """Build the project's image once and give its tag."""
+    return images.build_project()
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a container ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Containers:
+    """Runs containers of the project's image as `docker run` does; removes them all."""
+
+    def __init__(self, image: str) -> None:
+        import docker
+
+        self.image = image
+        self.client = docker.from_env()
+        self._mine: list[Container] = []
+
+    def start(self, *command: str, **options: Any) -> Container:
+        """Start a container; `options` are those of docker-py's `create`."""
+        options = {"image": self.image, "labels": LABELS, **options}
+        with uninterrupted():
+            container = self.client.containers.create(command=list(command), **options)
+            self._mine.append(container)
+        container.start()
+        return container
+
+    def result(self, container: Container, timeout: float = 30) -> Result:
+        """Wait for a container's end; fail the test after `timeout` seconds."""
+        try:
+            code = container.wait(timeout=timeout)["StatusCode"]
+        except requests.RequestException:  # docker-py's way to say so
+            tail = str(container.logs(tail=15), errors="replace")
+            pytest.fail(f"still running after {timeout:g} s; its log ends:\n{tail}")
+        out, err = (
+            str(container.logs(stdout=first, stderr=not first), errors="replace")
+            for first in (True, False)
+        )
+        return Result(code, out, err)
+
+    def run(self, *command: str, **options: Any) -> Result:
+        """Start a container and wait for its end."""
+        return self.result(self.start(*command, **options))
+
+    def remove_all(self) -> None:
+        """Remove by id what this object has started."""
+        with uninterrupted():
+            for container in self._mine:
+                container.remove(force=True, v=True)
+            self.client.close()
+
+
+@pytest.fixture
+def containers(image: str) -> Iterator[Containers]:
+    """Run containers that are gone after the test."""
+    mine = Containers(image)
+    try:
+        yield mine
+    finally:
+        mine.remove_all()

@@ -1,0 +1,1 @@
+"""Faults injected for real: into connections, an etcd cluster, and our commands."""

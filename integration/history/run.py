@@ -1,0 +1,246 @@
+"""Put the lease under fire, judge what happened, and report it.
+
+    python -m integration.history.run --minutes 10 --seed 1 --store etcd://...
+
+The exit code is 0 if there was no violation, 1 if there was one, 2 on bad usage.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import click
+
+from integration import timeline
+from integration.etcd import start_etcd
+from integration.history.checker import History, Stay, Violation, check, verdict
+from integration.history.recorder import Change, Event, write_lines
+from integration.history.workload import FaultSource, Rig, Settings
+
+DRAWN = 60.0  # seconds of one label that the page shows, around the first violation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left to be judged, and the verdict."""
+
+    settings: Settings
+    events: Sequence[Event]
+    changes: Sequence[Change]
+    violations: Sequence[Violation]
+    seconds: float
+
+    @property
+    def acquisitions(self) -> int:
+        return sum(
+            event.kind == "acquire" and event.data.get("code") == 0
+            for event in self.events
+        )
+
+
+def isolated(url: str) -> str:
+    """Give an etcd URL a prefix of this run's own."""
+    if url.startswith("sqlite") or url.count("/") > 2:
+        return url
+    return f"{url}/history-{uuid.uuid4().hex[:8]}"
+
+
+def fire(
+    settings: Settings,
+    seconds: float,
+    directory: Path | None = None,
+    faults: FaultSource | None = None,
+) -> Outcome:
+    """Run a workload for so long, end it in order, and judge it."""
+    with Rig(settings, directory, faults) as rig:
+        rig.run(seconds)
+    events, changes = rig.record.events, rig.observer.changes
+    if directory:
+        write_lines(directory / "changes.jsonl", changes)
+    rules = settings.rules()
+    found = check(events, changes, rules)
+    return Outcome(settings, events, changes, found, seconds)
+
+
+# --- the report -----------------------------------------------------------------------
+
+
+def percentiles(seconds: Sequence[float]) -> str:
+    """Give the 50th, 90th, 99th percentile and the largest, in milliseconds."""
+    if not seconds:
+        return "none"
+    ordered = sorted(seconds)
+
+    def at(share: float) -> str:
+        return f"{1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]:.0f}"
+
+    shown = f"p50 {at(0.5)} ms, p90 {at(0.9)} ms, p99 {at(0.99)} ms"
+    return f"{shown}, max {1000 * ordered[-1]:.0f} ms, n {len(ordered)}"
+
+
+def changeovers(outcome: Outcome) -> tuple[list[float], list[float]]:
+    """Measure hand-overs and takeovers, as seen by the observer.
+
+    Both while somebody waited: a hand-over is from a release to the next grant, a
+    takeover from the time at which a lease that nobody released was over.
+    """
+    history = History(outcome.events, outcome.changes, outcome.settings.rules())
+    handovers: list[float] = []
+    takeovers: list[float] = []
+    for label in history.labels:
+        held: dict[str, Stay] = {}
+        free: tuple[float, bool] | None = None  # since when, and if time freed it
+        for _, change, queue in history.tickets(label):
+            stay, ended = queue.get(change.name), held.get(change.name)
+            if ended and change.name not in queue and queue:
+                over = ended.change.at + ended.lease_timeout
+                free = min(change.at, over), change.at >= over - 0.05
+            elif free and stay and stay.change is change and stay.granted:
+                (takeovers if free[1] else handovers).append(change.at - free[0])
+                free = None
+            held = {name: stay for name, stay in queue.items() if stay.state == "held"}
+    return handovers, takeovers
+
+
+def report(outcome: Outcome) -> str:
+    """Say in some lines what was done and what came of it."""
+    faults = Counter(
+        ("store " if event.data["target"] == "store" else "")
+        + str(event.data["what"])
+        + (" at a store call" if event.data.get("where") else "")
+        for event in outcome.events
+        # A `watch` that is stopped because its node goes down is no fault.
+        if event.kind == "fault" and not event.data.get("orderly")
+    )
+    settings = outcome.settings
+    handovers, takeovers = changeovers(outcome)
+    codes = Counter(
+        str(event.data.get("code"))
+        for event in outcome.events
+        if event.kind == "acquire"
+    )
+    errors = [str(event) for event in outcome.events if event.kind == "error"]
+    gaps = sum(change.kind == "gap" for change in outcome.changes)
+    rate = outcome.acquisitions / outcome.seconds * 60
+    told = [
+        f"seed {settings.seed}, {settings.labels} labels of {settings.nodes} nodes, "
+        f"{outcome.seconds:g} s, waiter ttl {settings.waiter_ttl:g} s",
+        f"acquisitions   {outcome.acquisitions} ({rate:.0f} a minute)",
+        "exit codes     " + ", ".join(f"{c}: {n}" for c, n in codes.most_common()),
+        f"store changes  {len(outcome.changes)}, gaps {gaps}",
+        f"faults         {sum(faults.values())}: "
+        + ", ".join(f"{what} {n}" for what, n in faults.most_common()),
+        f"hand-over      {percentiles(handovers)}",
+        f"takeover       {percentiles(takeovers)}",
+        f"errors         {len(errors)} {errors[0] if errors else ''}".rstrip(),
+        f"violations     {len(outcome.violations)}",
+    ]
+    if outcome.violations:
+        told += ["", verdict(outcome.violations, outcome.events, outcome.changes)]
+    return "\n".join(told)
+
+
+def picture(outcome: Outcome) -> str:
+    """Draw a minute of one label: of the first violation, or of the beginning."""
+    first = outcome.violations[0] if outcome.violations else None
+    label = first.item.label if first and first.item else "l0"
+    begins = min((event.at for event in outcome.events), default=0.0)
+    if first:
+        begins = max(begins, first.at - DRAWN / 2)
+    names = {"enqueue": "queued", "acquire": "started", "release-seen": "healthy"}
+    names |= {"unhealthy": "stopped", "lost": "stopped"}
+    drawn = []
+    for event in outcome.events:
+        kind = names.get(event.kind)
+        if event.label != label or not begins <= event.at <= begins + DRAWN or not kind:
+            continue
+        if event.kind == "acquire" and event.data.get("code") != 0:
+            kind = "stopped"
+        shown = timeline.Event(event.at, event.node, kind, str(event))
+        drawn.append(shown)
+    run = timeline.Run(f"{label}, {DRAWN:g} s of it", drawn)
+    page = timeline.html([run], "The lease under fire")
+    text = f"<pre>{escape(report(outcome))}</pre>"
+    return page.replace("</h1>", f"</h1>\n{text}", 1)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--minutes", type=float, default=1.0, show_default=True, metavar="N")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@click.option("--store", metavar="URL", help="Use this store; else start an etcd.")
+@click.option("--nodes", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--labels", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--slots", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--calm", type=click.FloatRange(0, 1), default=0.9, show_default=True)
+@click.option("--waiter-ttl", type=float, default=3.0, show_default=True)
+@click.option("--bug", help="Plant a seeded bug: see integration.history.seeded.")
+@click.option(
+    "--report", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    metavar="DIRECTORY",
+    help="Keep events.jsonl and changes.jsonl there.",
+)
+def command(
+    minutes: float,
+    seed: int,
+    store: str | None,
+    nodes: int,
+    labels: int,
+    slots: int,
+    calm: float,
+    waiter_ttl: float,
+    bug: str | None,
+    page: Path | None,
+    keep: Path | None,
+) -> int:
+    """Let nodes acquire, boot, come up, release and die at random; judge the history.
+
+    The seed fixes what each node does and what befalls it, not the timing.
+    """
+    with ExitStack() as stack:
+        if store is None:
+            store = stack.enter_context(start_etcd(prefer="process")).url
+        if store == "sqlite":
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            store = f"sqlite://{directory}/store.db"
+        settings = Settings(
+            store=isolated(store),
+            labels=labels,
+            nodes=nodes,
+            slots=slots,
+            seed=seed,
+            calm=calm,
+            waiter_ttl=waiter_ttl,
+            bug=bug,
+        )
+        outcome = fire(settings, minutes * 60, keep)
+    click.echo(report(outcome))
+    if page:
+        page.write_text(picture(outcome), encoding="utf-8")
+    return int(bool(outcome.violations))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        code: int = command.main(argv, prog_name="history", standalone_mode=False)
+    except click.ClickException as error:
+        print(f"history: {error.format_message()}", file=sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The image as its users run it: `docker run service_monitor ...`."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from integration.conftest import Containers
+from integration.etcd import Etcd, network, start_etcd
+from integration.images import PYTHON_IMAGE, ROOT
+
+pytestmark = pytest.mark.docker
+MEGABYTE = 1_000_000
+LOCKED_DOWN = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+}
+# A service on port 9200 that answers 200.
+SERVICE = ("python", "-m", "http.server", "9200")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """An etcd on a Docker network of its own."""
+
+    server: Etcd
+    network: str
+
+    @property
+    def joined(self) -> dict[str, object]:
+        """Options for a container on the network that uses this etcd."""
+        store = {"SERVICE_MONITOR_STORE": "etcd://etcd:2379"}
+        return {"network": self.network, "environment": store}
+
+    def beside(self, container_id: str) -> dict[str, object]:
+        """Options for a container that shares the network address of another one."""
+        return {**self.joined, "network": f"container:{container_id}"}
+
+    def keys(self, part: str) -> list[str]:
+        """List the keys in the store that contain `part`."""
+        everything = base64.b64encode(b"\0").decode()  # from this key up to the end
+        body = {"key": everything, "range_end": everything, "keys_only": True}
+        found = self.server.call("POST", "/v3/kv/range", body).json().get("kvs", [])
+        keys = [base64.b64decode(kv["key"]).decode() for kv in found]
+        return [key for key in keys if part.lower() in key]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with (
+        network() as own,
+        start_etcd(prefer="docker", network=own) as server,
+    ):
+        yield Cluster(server, own.name)
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 15) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
+        time.sleep(0.02)
+
+
+def test_says_how_to_use_it(containers: Containers) -> None:
+    """A first `docker run service_monitor` would leave the user at a loss."""
+    result = containers.run()
+    assert result.code == 0
+    for command in ("watch", "hosts", "acquire-lease", "release-lease", "status"):
+        assert command in result.stdout
+
+
+def test_tells_its_version(containers: Containers) -> None:
+    """Nobody could say which version a host runs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    result = containers.run("--version")
+    assert result.code == 0
+    assert project["version"] in result.stdout.split()[-1]
+
+
+def test_is_not_root(containers: Containers) -> None:
+    """A hole in the sidecar would give root; runAsNonRoot would refuse the image."""
+    user = containers.client.images.get(containers.image).attrs["Config"]["User"]
+    assert user.partition(":")[0].isdigit()  # a name could not be proven to be non-root
+    result = containers.run("-c", "import os; print(os.getuid())", entrypoint="python")
+    assert int(result.stdout) > 0
+
+
+def test_is_small(containers: Containers) -> None:
+    """Every host of the fleet would pull what it does not need."""
+    size, base = (
+        containers.client.images.get(tag).attrs["Size"]
+        for tag in (containers.image, PYTHON_IMAGE)
+    )
+    assert size - base < 80 * MEGABYTE
+
+
+def test_has_labels(containers: Containers) -> None:
+    """An operator could not trace an image back to what it was made from."""
+    labels = containers.client.images.get(containers.image).labels
+    for name in ("title", "description", "licenses", "version", "revision"):
+        assert labels[f"org.opencontainers.image.{name}"]
+
+
+def test_runs_locked_down(containers: Containers, cluster: Cluster, label: str) -> None:
+    """Hardened hosts, which forbid writing and all capabilities, could not use it."""
+    options = {**cluster.joined, **LOCKED_DOWN}
+    lease = containers.run(
+        *("acquire-lease", "--label", label, "--service-id", "a", "--print-token"),
+        **options,
+    )
+    assert (lease.code, lease.stdout.strip().isdigit()) == (0, True), lease
+    hosts = containers.run("hosts", "--label", label, **options)
+    assert (hosts.code, hosts.stdout) == (0, "\n"), hosts
+
+
+def test_stopped_watch_deregisters(
+    containers: Containers, cluster: Cluster, label: str
+) -> None:
+    """`docker stop` would hang for 10 s, and others would go on using a dead host."""
+    service = containers.start(*SERVICE, image=PYTHON_IMAGE, network=cluster.network)
+    watch = containers.start(
+        *("watch", "--label", label, "--service-id", "a"),
+        *("--monitor-url", "http://127.0.0.1:9200"),
+        **cluster.beside(service.id),
+    )
+    eventually(lambda: cluster.keys(f"{label}/hosts/a"), "registered")
+    before = time.monotonic()
+    watch.kill("SIGTERM")
+    result = containers.result(watch)
+    assert time.monotonic() - before < 2
+    assert result.code == 0, result
+    assert result.stdout == ""
+    assert cluster.keys(label) == []
+
+
+def test_stopped_while_starting(
+    containers: Containers, cluster: Cluster, label: str
+) -> None:
+    """A stop right after the start would be lost, as the kernel spares PID 1."""
+    watch = containers.start(
+        *("watch", "--label", label, "--service-id", "a"),
+        *("--monitor-url", "http://127.0.0.1:9200"),
+        **cluster.joined,
+    )
+
+    def booting() -> bool:
+        command: str = watch.top()["Processes"][0][-1]
+        return command.split()[0].endswith("/python")
+
+    eventually(booting, "started")
+    before = time.monotonic()
+    watch.kill("SIGTERM")
+    result = containers.result(watch)
+    assert time.monotonic() - before < 2
+    assert result.code == 0, result
+    assert cluster.keys(label) == []
+
+
+def test_stopped_waiter_leaves_the_queue(
+    containers: Containers, cluster: Cluster, label: str
+) -> None:
+    """A host that is shut down while it waits would hold up all those behind it."""
+
+    def acquire(service_id: str) -> tuple[str, ...]:
+        return ("acquire-lease", "--label", label, "--service-id", service_id)
+
+    assert containers.run(*acquire("holder"), **cluster.joined).code == 0
+    waiter = containers.start(*acquire("waiter"), **cluster.joined)
+    eventually(lambda: cluster.keys(f"{label}/lease/waiter"), "queued")
+    before = time.monotonic()
+    waiter.kill("SIGTERM")
+    containers.result(waiter)
+    assert time.monotonic() - before < 2
+    assert len(cluster.keys(label)) == 1  # the holder's
+
+
+def test_lines_of_the_2014_readme(containers: Containers, cluster: Cluster) -> None:
+    """Units written for the first version of this tool would stop working."""
+    service = containers.start(*SERVICE, image=PYTHON_IMAGE, network=cluster.network)
+    lease = 'acquire-lease --label="MyService" --service-id="Service-0x3241dc3"'
+    watch = (
+        'watch --label="MyService" --service-id="Service-0x3241dc3" '
+        '--monitor-url="http://127.0.0.1:9200"'
+    )
+    hosts = 'hosts --label="MyService"'
+    result = containers.run(*shlex.split(lease), **cluster.beside(service.id))
+    assert result.code == 0, result
+    assert cluster.keys("myservice/lease/")
+    containers.start(*shlex.split(watch), **cluster.beside(service.id))
+    eventually(lambda: not cluster.keys("myservice/lease/"), "lease released")
+    result = containers.run(*shlex.split(hosts), **cluster.joined)
+    service.reload()
+    address = service.attrs["NetworkSettings"]["Networks"][cluster.network]["IPAddress"]
+    assert (result.code, result.stdout) == (0, f"{address}\n"), result
+
+
+def test_finds_the_etcd_of_its_host(containers: Containers, label: str) -> None:
+    """Without options, a container would not find the etcd that its host runs."""
+    with network() as own:
+        settings = containers.client.networks.get(own.name).attrs["IPAM"]["Config"]
+        gateway = settings[0]["Gateway"]
+        server = start_etcd(prefer="process")
+        listen = f"http://{gateway}:2379,{server.base_url}"
+        server.args.append(f"--listen-client-urls={listen}")
+        with server:
+            result = containers.run("hosts", "--label", label, network=own.name)
+    assert (result.code, result.stdout) == (0, "\n"), result

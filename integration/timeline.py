@@ -1,0 +1,406 @@
+"""Draw how nodes waited, started and came up: events in, an SVG picture out.
+
+No I/O and no dependency. A `Run` is a list of events of one start of a cluster; a
+picture shows one or more of them below each other on the same time axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from string import ascii_uppercase
+
+# Each of these events ends the phase its node is in and begins this one:
+PHASES = {
+    "queued": "waiting",
+    "started": "starting",
+    "healthy": "up",
+    "stopped": "",
+    "failed": "",
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Say what happened to a node at a time in seconds, counted from any moment.
+
+    The kinds are those of `PHASES`, and `joined` and `elected`, whose detail names the
+    cluster. Others are ignored here.
+    """
+
+    at: float
+    node: str
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Span of time in which a node was `waiting`, `starting` or `up`."""
+
+    kind: str
+    start: float
+    end: float
+
+
+@dataclass
+class Lane:
+    """What one node went through; `cluster` is the last one it joined or founded."""
+
+    node: str
+    phases: list[Phase] = field(default_factory=list)
+    cluster: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of a cluster, to be drawn as one panel."""
+
+    title: str
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Where the time of a run went, in seconds.
+
+    `boots` are the boot times of the nodes, `gaps` the times between the first start
+    and the last node up in which no node was starting: the hand-overs.
+    """
+
+    total: float
+    until_first_start: float
+    boots: tuple[float, ...]
+    gaps: tuple[tuple[float, float], ...]
+
+    @property
+    def handover(self) -> float:
+        return sum(end - start for start, end in self.gaps)
+
+    @property
+    def ratio(self) -> float:
+        """Give the total time as a multiple of the sum of the boot times."""
+        return self.total / sum(self.boots) if sum(self.boots) else 0.0
+
+
+def lanes(events: Iterable[Event], until: float) -> list[Lane]:
+    """Give each node its lane, the first to start first; open phases end at `until`."""
+    found: dict[str, Lane] = {}
+    current: dict[str, tuple[str, float]] = {}
+
+    def close(lane: Lane, at: float) -> None:
+        kind, since = current.pop(lane.node, ("", at))
+        if kind:
+            lane.phases.append(Phase(kind, since, at))
+
+    for event in sorted(events, key=lambda event: event.at):
+        lane = found.setdefault(event.node, Lane(event.node))
+        if event.kind in ("joined", "elected"):
+            lane.cluster = event.detail
+        if event.kind not in PHASES:
+            continue
+        close(lane, event.at)
+        current[lane.node] = PHASES[event.kind], event.at
+        if event.kind == "failed":
+            lane.failure = event.detail or "failed"
+    for lane in found.values():
+        close(lane, until)
+
+    def first_start(lane: Lane) -> float:
+        starts = (p.start for p in lane.phases if p.kind == "starting")
+        return next(starts, float("inf"))
+
+    return sorted(found.values(), key=first_start)
+
+
+def figures(events: Sequence[Event]) -> Figures:
+    """Measure a run from its first event until the last node came up."""
+    start, _ = span(events)
+    end = max((event.at for event in events if event.kind == "healthy"), default=start)
+    starting = sorted(
+        (phase.start, phase.end)
+        for lane in lanes(events, end)
+        for phase in lane.phases
+        if phase.kind == "starting"
+    )
+    gaps, busy_until = [], starting[0][0] if starting else start
+    for begin, finish in starting:
+        if begin > busy_until:
+            gaps.append((busy_until, begin))
+        busy_until = max(busy_until, finish)
+    boots = tuple(finish - begin for begin, finish in starting)
+    until_first = starting[0][0] - start if starting else 0.0
+    return Figures(end - start, until_first, boots, tuple(gaps))
+
+
+def span(events: Iterable[Event]) -> tuple[float, float]:
+    """Give the times of the first and the last event."""
+    times = [event.at for event in events] or [0.0]
+    return min(times), max(times)
+
+
+def cluster_letters(events: Iterable[Event]) -> dict[str, str]:
+    """Name the clusters A, B, C ... in the order of the lanes."""
+    uuids = dict.fromkeys(lane.cluster for lane in lanes(events, 0) if lane.cluster)
+    return {
+        uuid: ascii_uppercase[n % 26] + (str(n // 26 + 1) if n > 25 else "")
+        for n, uuid in enumerate(uuids)
+    }
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def summary(events: Sequence[Event], clusters: int | None = None) -> str:
+    """Say in one sentence what the nodes of a run formed, and where its time went.
+
+    Clusters are counted from the events, unless the nodes have been asked.
+    """
+    found, seen = figures(events), lanes(events, 0)
+    count = len(cluster_letters(events)) if clusters is None else clusters
+    formed = plural(count, "cluster")
+    text = f"{plural(len(seen), 'node')} formed {formed} in {found.total:.1f} s"
+    if found.gaps:
+        handovers = plural(len(found.gaps), "hand-over")
+        text += f": {found.until_first_start:.1f} s until the first start, "
+        text += f"{sum(found.boots):.1f} s of booting, "
+        text += f"{found.handover:.1f} s in {handovers}"
+    return text
+
+
+# --- drawing; all lengths in pixels -------------------------------------------------
+
+WIDTH, MARGIN, CHARACTER = 960, 20, 7.3
+HEADING, AXIS, LEGEND, PAUSE = 58, 44, 34, 26
+COLOURS = 6
+
+STYLE = """
+svg { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif }
+.page { fill: #ffffff } text { fill: #1f2328 }
+.title { font-size: 16px; font-weight: 600 } .quiet { fill: #59636e }
+.small { font-size: 11px } .on-bar { fill: #1f1600; font-size: 11px }
+.grid { stroke: #d1d9e0 } .waiting { fill: #aeb6c0 } .starting { fill: #f0a30a }
+.gap { fill: #d1242f; fill-opacity: .28 } .failure { fill: #d1242f }
+.c0 { fill: #1f77b4 } .c1 { fill: #1a936f } .c2 { fill: #8250df }
+.c3 { fill: #bf3989 } .c4 { fill: #0e8a9c } .c5 { fill: #7a5c3e }
+@media (prefers-color-scheme: dark) {
+.page { fill: #0d1117 } text { fill: #e6edf3 }
+.quiet { fill: #9198a1 } .on-bar { fill: #1f1600 } .grid { stroke: #30363d }
+.waiting { fill: #59626d } .gap { fill: #ff6b6b; fill-opacity: .38 }
+.failure { fill: #ff7b72 } .c0 { fill: #4c9be8 } .c1 { fill: #3fb68b }
+.c2 { fill: #a371f7 } .c3 { fill: #e06cb0 } .c4 { fill: #39b5c6 } .c5 { fill: #b08d66 }
+}
+""".strip()
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">'
+        f"{escape(text)}</text>"
+    )
+
+
+def _box(
+    x: float, y: float, width: float, height: float, css: str, title: str = ""
+) -> str:
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" '
+        f'height="{height:.1f}" class="{css}">{inside}</rect>'
+    )
+
+
+def _step(seconds: float, ticks: int) -> float:
+    """Choose a round distance of axis ticks such that there are at most `ticks`."""
+    steps = (m * 10.0**e for e in range(-1, 6) for m in (1, 2, 5))
+    return next((step for step in steps if seconds / step <= ticks), seconds)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Turn seconds into pixels; every panel of a picture has the same."""
+
+    left: float
+    right: float
+    seconds: float
+
+    def x(self, seconds: float) -> float:
+        share = min(max(seconds / self.seconds, 0.0), 1.0)
+        return self.left + (self.right - self.left) * share
+
+
+def _describe(run: Run) -> str:
+    """Tell in words what the panel shows."""
+    letters = cluster_letters(run.events)
+    start, end = span(run.events)
+    told = []
+    for lane in lanes(run.events, end):
+        steps = [
+            f"{phase.kind} from {phase.start - start:.1f} s"
+            for phase in lane.phases
+            if phase.kind
+        ]
+        if lane.cluster:
+            steps.append(f"in cluster {letters[lane.cluster]}")
+        if lane.failure:
+            steps.append(lane.failure)
+        told.append(f"{lane.node}: {', '.join(steps)}.")
+    return f"{run.title}. {summary(run.events)}. " + " ".join(told)
+
+
+def _bars(
+    lane: Lane, y: float, height: float, colour: str, scale: _Scale
+) -> Iterator[str]:
+    """Draw the phases of one node."""
+    for phase in lane.phases:
+        left, right = scale.x(phase.start), scale.x(phase.end)
+        seconds = f"{phase.end - phase.start:.1f} s"
+        if phase.kind == "waiting":
+            thin = height * 0.3
+            title = f"{lane.node} waits {seconds}"
+            top = y + (height - thin) / 2
+            yield _box(left, top, right - left, thin, "waiting", title)
+        elif phase.kind == "starting":
+            title = f"{lane.node} boots in {seconds}"
+            yield _box(left, y, right - left, height, "starting", title)
+            if right - left > len(seconds) * 7 + 6:
+                middle = y + height / 2 + 4
+                yield _text((left + right) / 2, middle, seconds, "on-bar", "middle")
+        else:
+            yield _box(left, y, right - left, height, colour, f"{lane.node} is up")
+
+
+def _panel(run: Run, top: float, height: float, scale: _Scale) -> Iterator[str]:
+    """Draw one run below `top`, its lanes `height` apart."""
+    start, _ = span(run.events)
+    events = [Event(e.at - start, e.node, e.kind, e.detail) for e in run.events]
+    rows, letters = lanes(events, scale.seconds), cluster_letters(events)
+    colours = {uuid: f"c{n % COLOURS}" for n, uuid in enumerate(letters)}
+    first, bottom = top + HEADING, top + HEADING + height * len(rows)
+    yield _text(MARGIN, top + 18, _shorten(run.title, 90), "title")
+    yield _text(MARGIN, top + 39, summary(events), "quiet")
+
+    step = _step(scale.seconds, int((scale.right - scale.left) / 60))
+    for n in range(int(scale.seconds / step + 1e-9) + 1):
+        x = scale.x(n * step)
+        yield f'<path d="M{x:.1f} {first - 4:.1f}V{bottom + 5:.1f}" class="grid"/>'
+        yield _text(x, bottom + 19, f"{n * step:g}", "small quiet", "middle")
+    caption = "seconds since the nodes were started, all at the same moment"
+    yield _text((scale.left + scale.right) / 2, bottom + 37, caption, "quiet", "middle")
+
+    for begin, end in figures(events).gaps:
+        left, right = scale.x(begin), scale.x(end)
+        title = f"{end - begin:.2f} s in which no node was starting"
+        yield _box(left, first - 4, right - left, bottom - first + 8, "gap", title)
+    for n, lane in enumerate(rows):
+        y = first + n * height
+        middle = y + height / 2 + 4.5
+        yield _text(scale.left - 10, middle, _shorten(lane.node, 24), "", "end")
+        yield from _bars(
+            lane,
+            y + height * 0.14,
+            height * 0.72,
+            colours.get(lane.cluster, "c0"),
+            scale,
+        )
+        if lane.failure:
+            yield f"<g><title>{escape(lane.failure)}</title>"
+            yield _text(scale.right + 10, middle, "failed", "failure") + "</g>"
+        elif lane.cluster:
+            name = f"cluster {letters[lane.cluster]}"
+            yield _text(scale.right + 10, middle, name)
+
+
+def _legend(y: float, clusters: int, gaps: bool) -> Iterator[str]:
+    x = float(MARGIN)
+    items = [("waiting", "waiting for its turn"), ("starting", "starting")]
+    items.append(("up", "up, one colour per cluster" if clusters > 1 else "up"))
+    if gaps:
+        items.append(("gap", "hand-over: nobody is starting"))
+    for kind, text in items:
+        if kind == "waiting":
+            yield _box(x, y + 5, 26, 5, kind)
+        elif kind == "up":
+            shown = min(clusters, 3) or 1
+            for n in range(shown):
+                yield _box(x + n * 26 / shown, y, 26 / shown, 15, f"c{n}")
+        else:
+            yield _box(x, y, 26, 15, kind)
+        yield _text(x + 34, y + 12, text)
+        x += 34 + len(text) * CHARACTER + 26
+
+
+def svg(runs: Sequence[Run]) -> str:
+    """Draw runs below each other; readable in light and in dark mode."""
+    longest = max(
+        (end - start for start, end in (span(r.events) for r in runs)), default=0
+    )
+    names = [_shorten(event.node, 24) for run in runs for event in run.events]
+    left = MARGIN + max(map(len, names), default=0) * CHARACTER + 14
+    scale = _Scale(left, WIDTH - MARGIN - 84, max(longest * 1.06, 0.1))
+    counts = [len({event.node for event in run.events}) for run in runs]
+    height = 30.0 if max(counts, default=0) <= 8 else 22.0
+
+    parts: list[str] = []
+    y = float(MARGIN)
+    for run, count in zip(runs, counts, strict=True):
+        parts += _panel(run, y, height, scale)
+        y += HEADING + count * height + AXIS + PAUSE
+    clusters = max((len(cluster_letters(run.events)) for run in runs), default=0)
+    gaps = any(figures(run.events).gaps for run in runs)
+    parts += _legend(y, clusters, gaps)
+    title = " / ".join(run.title for run in runs)
+    size = f'viewBox="0 0 {WIDTH} {y + LEGEND:g}" width="{WIDTH}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
+            'role="img" aria-labelledby="title desc">',
+            f'<title id="title">{escape(title)}</title>',
+            f'<desc id="desc">{escape(" ".join(map(_describe, runs)))}</desc>',
+            f"<style>{STYLE}</style>",
+            '<rect width="100%" height="100%" class="page"/>',
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
+def html(runs: Sequence[Run], heading: str = "Simulated start of a cluster") -> str:
+    """Put the picture and the events behind it on one page."""
+    sections = []
+    for run in runs:
+        start, _ = span(run.events)
+        rows = "\n".join(
+            f"<tr><td>{event.at - start:.2f}</td><td>{escape(event.node)}</td>"
+            f"<td>{escape(event.kind)}</td><td>{escape(event.detail)}</td></tr>"
+            for event in sorted(run.events, key=lambda event: event.at)
+        )
+        sections.append(
+            f"<details><summary>Events: {escape(run.title)}</summary><table>\n"
+            "<tr><th>seconds</th><th>node</th><th>event</th><th>detail</th></tr>\n"
+            f"{rows}\n</table></details>"
+        )
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{escape(heading)}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px system-ui, sans-serif; max-width: {WIDTH}px; margin: 1rem auto }}
+svg {{ max-width: 100%; height: auto }}
+td, th {{ padding: 0 .8em .2em 0; text-align: left; overflow-wrap: anywhere }}
+td:first-child {{ text-align: right; font-variant-numeric: tabular-nums }}
+</style>
+<h1>{escape(heading)}</h1>
+{svg(runs)}
+{chr(10).join(sections)}
+</html>
+"""

@@ -1,0 +1,1 @@
+"""Ordered, health-gated startup and honest discovery for clustered services."""

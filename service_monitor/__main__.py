@@ -1,0 +1,54 @@
+"""The process: signals become a stop request before anything slow is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False  # `typing` is slow, too
+if TYPE_CHECKING:
+    from service_monitor.calls import Stop
+
+_ENDING = {signal.SIGTERM, signal.SIGINT}
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    The signals are blocked and taken by a thread, so none can strike between two lines
+    of the code that cleans up, and they work for PID 1, which has no default actions.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    import io
+    import threading
+    from contextlib import suppress
+
+    from service_monitor.calls import Stop
+    from service_monitor.cli import main as run
+
+    stop = Stop()
+    threading.Thread(target=_obey, args=(stop,), daemon=True).start()
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            stream.reconfigure(errors="backslashreplace")
+    code = run(stop=stop)
+    if sys.stderr is not None:
+        with suppress(OSError):  # full or gone: that must not change the exit code
+            sys.stderr.flush()
+    os._exit(code)  # at once: a thread may hang in a resolver that nothing interrupts
+
+
+def _obey(stop: Stop) -> None:
+    """Pass the first signal on; end the process if that takes too long."""
+    from service_monitor.calls import STOP_GRACE
+
+    received = signal.sigwait(_ENDING)
+    stop.request(received)
+    time.sleep(STOP_GRACE + 1)  # longer only for what is not ours: a full pipe, a disk
+    os._exit(128 + received)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Wait for the turn: drive a contender, through outages and signals, to one
+deadline."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+from service_monitor import queue
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.errors import AcquireTimeout, Stopped, StoreError
+from service_monitor.lease import Contender, Lease, Request, Waiting
+from service_monitor.stores import Store
+from service_monitor.timing import format_duration, now
+
+log = logging.getLogger(__name__)
+
+_PACE = 0.02
+"""Seconds between two looks at the least: a wait is a hint and may return at once."""
+_LAST_LOOK = 1.0
+"""Seconds past the timeout for one last look, so that the error tells the truth."""
+
+
+def acquire(store: Store, request: Request, timeout: float, stop: Stop) -> Lease:
+    """Take the lease when it is this service id's turn; block up to `timeout` seconds.
+
+    Outages of the store are waited out. Raises `AcquireTimeout`, `Replaced` and
+    `Stopped`; then nothing of ours stays in the store.
+    """
+    deadline = now() + timeout
+    stop.limit(timeout + _LAST_LOOK)
+    contender, diary = Contender(store, request), _Diary(request)
+    try:
+        while True:
+            try:
+                outcome = contender.step()
+                if isinstance(outcome, Lease):
+                    stop.check()
+                    return outcome
+                diary.note(outcome)
+                over = now() >= deadline
+                if not over:
+                    _wait(store, outcome, deadline - now(), stop)
+                    diary.recovered()
+            except StoreError as error:
+                diary.trouble(error)
+                over = now() >= deadline
+                if not over:
+                    stop.wait(min(diary.backoff(), deadline - now()))
+            stop.check()
+            if over:
+                raise AcquireTimeout(diary.summary(timeout))
+    except BaseException:
+        stop.limit(STOP_GRACE)
+        try:
+            contender.leave()
+        except (StoreError, Stopped) as error:
+            log.warning(
+                "cannot take the ticket back, it lapses within %s: %s",
+                format_duration(contender.lapses_within),
+                error,
+            )
+        raise
+
+
+def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:
+    started = now()
+    patience = max(0.0, min(waiting.patience, left))
+    store.wait(waiting.obstacle, waiting.snapshot, patience, gone=waiting.gone)
+    if now() - started < _PACE:
+        stop.wait(_PACE)
+
+
+class _Diary:
+    """Tells the operator what the wait is about, each thing once."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._state = "the queue was never seen"
+        self._failures = 0
+        self._failure: StoreError | None = None
+
+    def recovered(self) -> None:
+        """Log the end of an outage: looking and waiting both work again."""
+        if self._failure:
+            log.info("the store is back")
+        self._failures, self._failure = 0, None
+
+    def note(self, outcome: Waiting) -> None:
+        """Log the place in the queue and who holds, when they change."""
+        state = queue.describe(outcome.queue, self._request.key)
+        if state != self._state:
+            log.info("label %s: waiting, %s", self._request.label, state)
+        self._state = state
+
+    def trouble(self, error: StoreError) -> None:
+        """Log that the store is of no use, once an outage."""
+        if self._failure is None:
+            log.warning("the store does not serve us, trying on: %s", error)
+        self._failures += 1
+        self._failure = error
+
+    def backoff(self) -> float:
+        """Return the seconds until the next try: 0.1 doubling up to 2, with jitter."""
+        longest: float = min(2.0, 0.1 * 2 ** min(self._failures, 8))
+        return random.uniform(0.5, 1.0) * longest
+
+    def summary(self, timeout: float) -> str:
+        """Say why the lease was not acquired, and what to do."""
+        text = (
+            f"label {self._request.label}: lease not acquired within "
+            f"{format_duration(timeout)}: {self._state}"
+        )
+        if self._failure:
+            return f"{text}; the store does not serve us: {self._failure}"
+        return f"{text}. See `service-monitor status`, or raise --acquire-timeout"

@@ -1,0 +1,494 @@
+"""The command line: parse, dispatch, exit codes.
+
+stdout is data, stderr is for people.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from service_monitor import options
+from service_monitor.calls import STOP_GRACE, Stop, bounded
+from service_monitor.errors import (
+    ConfigError,
+    ServiceMonitorError,
+    Stopped,
+    StoreRefused,
+    StoreUnavailable,
+)
+from service_monitor.manual import STORE_FAILED, Command
+from service_monitor.options import option
+from service_monitor.shown import mask_url, printable
+from service_monitor.stores import CALL_TIMEOUT, Store, open_store
+from service_monitor.timing import format_duration, now
+
+log = logging.getLogger(__name__)
+
+LONGEST = 1000
+"""Characters of an error that are shown."""
+RETRY = 1.0
+"""Seconds between two tries to find out which host to publish."""
+OUTPUT_LOST = 74  # sysexits.h EX_IOERR
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88}
+)
+@click.version_option(package_name="service-monitor", prog_name="service-monitor")
+def cli() -> None:
+    """Ordered, health-gated startup and honest discovery for clustered services.
+
+    \b
+    What a node does:
+      service-monitor acquire-lease --label=es || exit    # wait for its turn
+      hosts=$(service-monitor hosts --label=es) || exit   # whom to join
+      elasticsearch -Ediscovery.seed_hosts="$hosts" &
+      service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
+
+    Options come from the environment too: --lease-timeout is
+    SERVICE_MONITOR_LEASE_TIMEOUT. Durations are 30, 30s, 250ms, 5m or 2h.
+    """
+
+
+@cli.command(cls=Command, exits={0: "ended by SIGTERM or SIGINT"}, signalled={})
+@options.label
+@options.service_id
+@option(
+    "--monitor-url",
+    required=True,
+    type=options.URL_TYPE,
+    help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a 2xx, "
+    "tcp://HOST:PORT if it can be connected to.",
+)
+@option(
+    "--interval",
+    type=options.DURATION,
+    default="5s",
+    help="From probe to probe; 250 ms while this service holds the startup lease.",
+)
+@option(
+    "--timeout",
+    type=options.DURATION,
+    show_default="3s, or --interval if that is less",
+    help="For one probe, everything included.",
+)
+@option("--rise", type=options.COUNT, default=1, help="Successes in a row to be up.")
+@option("--fall", type=options.COUNT, default=2, help="Failures in a row to be down.")
+@option(
+    "--ttl",
+    type=options.DURATION,
+    show_default="15s, or --interval plus --timeout if that is more",
+    help="How long its record outlives a killed watch.",
+)
+@options.host(
+    "The host to tell others.",
+    show_default="the monitor URL's, or if that is loopback the address that reaches "
+    "the store",
+)
+@option(
+    "--info",
+    "--service-info",
+    "info",
+    type=options.INFO_TYPE,
+    multiple=True,
+    help="KEY=VALUE, or a JSON object, to publish beside the state. May be repeated; "
+    "its variable takes a line for each.",
+)
+@option(
+    "--header",
+    type=options.HEADER_TYPE,
+    multiple=True,
+    help="'Name: value' to send with each probe. May be repeated; its variable takes a "
+    "line for each.",
+)
+@option(
+    "--ca",
+    type=options.CA_TYPE,
+    help="Check an https service's certificate against this PEM bundle.",
+)
+@option("--insecure", is_flag=True, help="Do not check an https service's certificate.")
+@options.store
+@options.log_level
+@click.pass_obj
+def watch(stop: Stop, /, **given: Any) -> None:
+    """Probe a service, publish its state, pass the turn on.
+
+    Up means 2xx. A service that is up is listed by `hosts`; the startup lease of this
+    service id is released as soon as it is up. Runs until SIGTERM or SIGINT, then
+    deregisters at once.
+
+    \b
+    Example:
+      service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
+    """
+    from service_monitor.probe import Target, new_probe
+    from service_monitor.registry import Service
+    from service_monitor.watcher import Rhythm, Watcher
+
+    interval, timeout, ttl = _rhythm(**given)
+    url, ca, insecure = given["monitor_url"], given["ca"], given["insecure"]
+    if ca and insecure:
+        raise ConfigError("--ca and --insecure contradict each other")
+    if insecure:
+        log.warning("--insecure: the certificate of %s is not checked", mask_url(url))
+    target = Target(url, timeout, dict(given["header"]), ca, insecure)
+    service_id = given["service_id"] or options.own_name()
+    info = {key: value for part in given["info"] for key, value in part.items()}
+    with _store(given, stop) as store, suppress(Stopped):
+        host = _host(given["host"], url, store, stop)
+        service = Service(given["label"], service_id, host, ttl, info)
+        rhythm = Rhythm(interval, given["rise"], given["fall"])
+        log.info(
+            "label %s: watching %s at %s as host %s",
+            given["label"],
+            service_id,
+            mask_url(url),
+            host,
+        )
+        Watcher(store, service, rhythm, new_probe(target, stop), stop).run()
+
+
+def _rhythm(
+    interval: float, timeout: float | None, ttl: float | None, **_: Any
+) -> tuple[float, float, float]:
+    """Fill in the defaults, and refuse what cannot be kept."""
+    timeout = timeout or min(3.0, interval)
+    if timeout > interval:
+        raise ConfigError(
+            f"--timeout {format_duration(timeout)} is longer than --interval "
+            f"{format_duration(interval)}: probes would overlap; lower --timeout"
+        )
+    least = max(3.0, interval + timeout)
+    ttl = ttl or max(15.0, least)
+    if ttl < least:
+        raise ConfigError(
+            f"--ttl {format_duration(ttl)} is too short to be kept: raise it to "
+            f"{format_duration(least)}, --interval plus --timeout and 3 s at the least"
+        )
+    return interval, timeout, ttl
+
+
+@cli.command(
+    cls=Command,
+    exits={0: "printed", 1: "--wait: too few hosts within --timeout"} | STORE_FAILED,
+)
+@options.label
+@option(
+    "--wait",
+    type=options.COUNT,
+    is_flag=False,
+    flag_value=1,
+    metavar="[N]",
+    help="Wait until N hosts are up (1 if N is left out).",
+)
+@option(
+    "--timeout",
+    type=options.DURATION,
+    default="360s",
+    help="How long --wait waits.",
+)
+@option("--port", type=options.PORT, help="Print each host as HOST:PORT.")
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["comma", "lines", "json"]),
+    default="comma",
+    help="How to print them.",
+)
+@options.host("Accepted from units of the 2014 tool; changes nothing.")
+@options.store
+@options.log_level
+@click.pass_obj
+def hosts(stop: Stop, /, **given: Any) -> None:
+    """Print the hosts that are up: whom to join.
+
+    Each once, naturally sorted. No host is an empty line and exit 0: this node is the
+    first. A store that does not answer is exit 69 and prints nothing.
+
+    \b
+    Example:
+      service-monitor hosts --label=es --port=9300
+      10.0.0.1:9300,10.0.0.2:9300
+    """
+    from service_monitor.addresses import with_port
+    from service_monitor.records import hosts_prefix
+    from service_monitor.registry import up_hosts, wait_for_hosts
+
+    label = given["label"]
+    with _store(given, stop) as store:
+        if given["wait"]:
+            found = wait_for_hosts(store, label, given["wait"], given["timeout"], stop)
+        else:
+            found = up_hosts(store.list(hosts_prefix(label)).records)
+    listed = [with_port(host, given["port"]) for host in found]
+    if given["format_"] == "json":
+        _print(json.dumps(listed))
+    else:
+        _print(("\n" if given["format_"] == "lines" else ",").join(listed))
+
+
+@cli.command(
+    cls=Command,
+    exits={
+        0: "acquired",
+        1: "not acquired within --acquire-timeout, or taken over by another "
+        "acquire-lease of this service id",
+    },
+)
+@options.label
+@options.service_id
+@option(
+    "--lease-timeout",
+    type=options.DURATION,
+    default="240s",
+    help="How long the service may take to be up; then the next node may start.",
+)
+@option(
+    "--acquire-timeout",
+    type=options.DURATION,
+    default="360s",
+    help="How long to wait for the turn.",
+)
+@option(
+    "--slots",
+    type=options.COUNT,
+    default=1,
+    help="How many nodes may start at a time. Where nodes differ, the smallest counts.",
+)
+@options.host(
+    "The host that others see in the queue.",
+    show_default="the address that reaches the store",
+)
+@option(
+    "--print-token",
+    is_flag=True,
+    help="Print the fencing token: a number that grows with each acquisition.",
+)
+@options.store
+@options.log_level
+@click.pass_obj
+def acquire_lease(stop: Stop, /, **given: Any) -> None:
+    """Wait for this node's turn to start.
+
+    First come, first served. The lease outlives this command: `watch` releases it when
+    the service is up, else it ends after --lease-timeout. Asking again while holding it
+    succeeds at once, so a restart never waits for itself.
+
+    \b
+    Example:
+      service-monitor acquire-lease --label=es --service-id=es-1
+    """
+    from service_monitor.acquire import acquire
+    from service_monitor.lease import Request
+
+    if given["lease_timeout"] < 1:
+        raise ConfigError("--lease-timeout is too short: no service is up within 1 s")
+    service_id = given["service_id"] or options.own_name()
+    with _store(given, stop) as store:
+        request = Request(
+            label=given["label"],
+            service_id=service_id,
+            host=given["host"] or _seen_host(store, stop),
+            lease_timeout=given["lease_timeout"],
+            slots=given["slots"],
+        )
+        lease = acquire(store, request, given["acquire_timeout"], stop)
+        log.info(
+            "label %s: %s has the lease, token %d, for up to %s",
+            request.label,
+            service_id,
+            lease.token,
+            format_duration(lease.deadline - now()),
+        )
+        if given["print_token"]:
+            try:
+                _print(str(lease.token))
+            except OSError:  # with no exit code but 0 may anything stay behind
+                stop.limit(STOP_GRACE)
+                store.delete(lease.record)
+                raise
+
+
+@cli.command(
+    cls=Command,
+    exits={0: "released, or there was none", 1: "held by another acquisition"}
+    | STORE_FAILED,
+)
+@options.label
+@options.service_id
+@option(
+    "--token",
+    type=options.TOKEN,
+    help="Release only the acquisition with this token.",
+)
+@option(
+    "--force",
+    is_flag=True,
+    help="Release it whatever its token, also a ticket that still waits.",
+)
+@options.store
+@options.log_level
+@click.pass_obj
+def release_lease(stop: Stop, /, **given: Any) -> None:
+    """Give a lease back by hand.
+
+    For a start that failed, or a service without a `watch`.
+
+    \b
+    Example:
+      service-monitor release-lease --label=es --service-id=es-1
+    """
+    from service_monitor.lease import release
+
+    service_id = given["service_id"] or options.own_name()
+    label, token, force = given["label"], given["token"], given["force"]
+    with _store(given, stop) as store:
+        done = release(store, label, service_id, token, force=force)
+    said = "released the lease of" if done else "no lease to release of"
+    log.info("label %s: %s %s", label, said, service_id)
+
+
+@cli.command(cls=Command, exits={0: "printed"} | STORE_FAILED)
+@option(
+    "--label", type=options.NAME_TYPE, show_default="all", help="Only this cluster."
+)
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="How to print it.",
+)
+@options.store
+@options.log_level
+@click.pass_obj
+def status(stop: Stop, /, **given: Any) -> None:
+    """Show services, lease holders and waiters.
+
+    Services with their state and its reason; who holds a lease or waits for one, with
+    position, age and the seconds left.
+
+    \b
+    Example:
+      service-monitor status --label=es
+    """
+    from service_monitor.status import gather, render
+
+    with _store(given, stop) as store:
+        found = gather(store, given["label"])
+    as_json = given["format_"] == "json"
+    _print(json.dumps(found, indent=2) if as_json else render(found))
+
+
+@contextmanager
+def _store(given: dict[str, Any], stop: Stop) -> Iterator[Store]:
+    """Open the store of the command, after the other options were checked."""
+    store = open_store(given["store"], stop)
+    try:
+        yield store
+    except StoreUnavailable as error:
+        hint = "" if given["store"] else " (the default one: --store names another)"
+        raise StoreUnavailable(f"the store cannot be reached: {error}{hint}") from error
+    except StoreRefused as error:
+        raise StoreRefused(f"the store refuses us: {error}") from error
+    finally:
+        store.close()
+
+
+def _host(given: str | None, url: str, store: Store, stop: Stop) -> str:
+    """Return the host to publish; wait for the network if only that can tell."""
+    from service_monitor.advertise import advertised_host
+
+    said = False
+    while True:
+        try:
+            return advertised_host(given, url, lambda: _local_address(store, stop))
+        except StoreUnavailable as error:
+            if not said:
+                log.warning("%s; trying on", error)
+            said = True
+            stop.wait(RETRY)
+
+
+def _seen_host(store: Store, stop: Stop) -> str:
+    """Return the host to show in the queue; nobody connects to it, any name will do."""
+    import socket
+
+    try:
+        return _local_address(store, stop)
+    except StoreUnavailable:
+        return socket.gethostname()
+
+
+def _local_address(store: Store, stop: Stop) -> str:
+    """Ask which address reaches the store; a resolver may hang, and we must not."""
+    try:
+        return bounded(store.local_address, CALL_TIMEOUT, stop, waits=True)
+    except TimeoutError:
+        raise StoreUnavailable(
+            "cannot tell in time which local address reaches the store: name this host "
+            "with --host"
+        ) from None
+
+
+def _print(text: str) -> None:
+    """Write the data; where there is no stdout that must not pass for success."""
+    if sys.stdout is None:
+        raise OSError("stdout is closed")
+    click.echo(text)
+
+
+def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
+    """Run one command and return its exit code; `stop` ends it as a signal would.
+
+    Never raises, and never prints a traceback for what a user can cause.
+    """
+    stop = stop or Stop()
+    try:
+        result = cli.main(
+            args=None if argv is None else list(argv),
+            prog_name="service-monitor",
+            obj=stop,
+            standalone_mode=False,
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _fail(_usage(error), 2)
+    except Stopped:
+        return 128 + (stop.signal or 0)
+    except ServiceMonitorError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        return _fail(f"cannot go on: {error}", OUTPUT_LOST)
+    except SystemExit as error:  # click's: of a broken pipe, or of shell completion
+        return OUTPUT_LOST if error.code else 0
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """Name the option, or the variable if the value came from there."""
+    if isinstance(error, click.BadParameter) and error.ctx and error.param:
+        option, twin = error.param.opts[0], error.param.envvar
+        if isinstance(error, click.MissingParameter):
+            return f"{option} is missing; it may also come from {twin}"
+        source = error.ctx.get_parameter_source(error.param.name or "")
+        name = twin if source is ParameterSource.ENVIRONMENT else option
+        return f"{name}: {error.message}"
+    return error.format_message()
+
+
+def _fail(message: str, code: int) -> int:
+    line = printable(" ".join(message.split()), LONGEST)
+    with suppress(OSError):  # the exit code is all that is left to tell it by
+        click.echo(f"service-monitor: {line}", err=True)
+    return code

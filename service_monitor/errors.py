@@ -1,0 +1,109 @@
+"""What can go wrong, told apart by what the caller should do next.
+
+Refused (someone else has it) and unknown (the store did not answer) are different
+types: the first is an answer, after the second the write may or may not have happened.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service_monitor.records import Record
+
+
+class ServiceMonitorError(Exception):
+    """Base of everything raised on purpose; `exit_code` is what the CLI ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(ServiceMonitorError):
+    """The command line, the environment or a store URL makes no sense."""
+
+    exit_code = 2
+
+
+class StoreError(ServiceMonitorError):
+    """The store is of no use right now; exit code 69 is sysexits.h EX_UNAVAILABLE."""
+
+    exit_code = 69
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer: whether a write took place is unknown."""
+
+
+class StoreRefused(StoreError):
+    """The store answered and will not serve us (credentials, permission, version)."""
+
+
+class KeyExists(ServiceMonitorError):
+    """`create` found a live record under its key."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(f"{record.key} exists")
+        self.record = record
+
+
+class Conflict(ServiceMonitorError):
+    """The record was changed by somebody else since it was read."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(f"{record.key} was changed by somebody else")
+        self.record = record
+
+
+class RecordGone(ServiceMonitorError):
+    """The record expired or was deleted (perhaps made anew since)."""
+
+
+class AcquireTimeout(ServiceMonitorError):
+    """The turn did not come within the acquire timeout."""
+
+
+class Replaced(ServiceMonitorError):
+    """Another process with the same service id took over this one's ticket."""
+
+
+class WaitTimeout(ServiceMonitorError):
+    """Fewer hosts than asked for were up when the wait ended."""
+
+
+class HeldByAnother(ServiceMonitorError):
+    """The lease to release is not the acquisition that was named."""
+
+
+class Stopped(ServiceMonitorError):
+    """A signal asked this process to end."""
+
+
+def describe(error: BaseException) -> str:
+    """Say in a few words why a connection failed: the innermost cause, no addresses."""
+    seen = [error]
+    while (cause := _cause(seen[-1])) is not None and cause not in seen:
+        seen.append(cause)
+    cause = seen[-1]
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(cause, socket.gaierror):
+        return "host name not found"
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if verified := getattr(cause, "verify_message", None):  # of an ssl.SSLError
+        return f"certificate not accepted: {verified}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    text = " ".join(str(cause).split())
+    return text[:200] or type(cause).__name__
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Return what an exception of urllib3 or requests wraps, if it says more."""
+    inner = getattr(error, "reason", None)
+    for candidate in (inner, *error.args, error.__cause__):
+        if isinstance(candidate, BaseException):
+            return candidate
+    # What was being handled then: worth it for the system's own words alone.
+    return error.__context__ if isinstance(error.__context__, OSError) else None

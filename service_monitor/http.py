@@ -1,0 +1,84 @@
+"""A `requests` session whose sockets go down with the bounded call that uses them."""
+
+from __future__ import annotations
+
+import socket
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from service_monitor.calls import adopt
+
+# A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
+_KEEPALIVE = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class _Adopting(HTTPConnection):
+    default_socket_options = _KEEPALIVE
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        adopt(sock)
+        return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:  # kept from an earlier call
+            adopt(self.sock)
+        super().request(*args, **kwargs)
+
+
+class _AdoptingTls(_Adopting, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Adopting  # type: ignore[assignment]
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _AdoptingTls  # type: ignore[assignment]
+
+
+POOLS = {"http": _Pool, "https": _TlsPool}
+"""For a urllib3 PoolManager's `pool_classes_by_scheme`."""
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+
+def new_session(
+    *,
+    ca: str | None = None,
+    cert: tuple[str, str] | None = None,
+    verify: bool = True,
+) -> requests.Session:
+    """Return a session without proxies, .netrc, cookies or retries of its own.
+
+    `ca` is a bundle's path (default: certifi's), `cert` the client's certificate and
+    key.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = ca if ca and verify else verify
+    session.cert = cert
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    session.headers.clear()
+    session.headers.update(
+        {"User-Agent": "service_monitor", "Accept-Encoding": "identity"}
+    )
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter())
+    return session

@@ -1,0 +1,329 @@
+"""The startup lease: a queue of tickets, written once over the store primitives.
+
+Rules:
+1. A ticket's place is its index among the live tickets of its label, by `created`. It
+   only moves forward, so a place seen once is good for as long as the ticket lives.
+2. Whoever finds its place below `slots` turns its ticket into the lease, by a write
+   that succeeds only while that very ticket is still there, unchanged.
+3. That write's version is the fencing token. The holder counts its deadline from before
+   the request, the store from after it: the holder's always ends first. Where it is in
+   doubt which write came through, the store's own count is asked for.
+4. After any doubt (a lost reply, a pause, an outage) the list decides, by the nonce.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from service_monitor.errors import (
+    Conflict,
+    HeldByAnother,
+    KeyExists,
+    RecordGone,
+    Replaced,
+    StoreUnavailable,
+)
+from service_monitor.queue import Entry, Queue, read_queue
+from service_monitor.records import (
+    Record,
+    Snapshot,
+    Ticket,
+    lease_prefix,
+    new_nonce,
+)
+from service_monitor.session import TRIES, Session, remove_own
+from service_monitor.stores import Store
+from service_monitor.timing import format_duration, now
+
+log = logging.getLogger(__name__)
+
+WAITER_TTL = 15.0
+"""Seconds after which a dead waiter no longer blocks the queue."""
+
+LOOK_NEXT, LOOK_LATER = 1.0, 5.0
+"""Seconds between two looks if no wake-up comes: of the next in line, of the others."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to start, until `deadline` on this process's clock."""
+
+    record: Record
+    deadline: float
+
+    @property
+    def token(self) -> int:
+        """Return the fencing token: it grows with every acquisition in the store."""
+        return self.record.version
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Not yet: the queue as seen, and what to wait for before looking again."""
+
+    queue: Queue
+    position: int
+    snapshot: Snapshot
+    obstacle: str
+    gone: bool
+    patience: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: a lease on `label` for `service_id`."""
+
+    label: str
+    service_id: str
+    host: str
+    lease_timeout: float = 240.0
+    slots: int = 1
+
+    @property
+    def key(self) -> str:
+        return lease_prefix(self.label) + self.service_id
+
+
+class Contender:
+    """One service id's attempt at the lease, a step at a time.
+
+    Nothing here sleeps or waits for others; `acquire` does. So a test can interleave
+    the steps of many.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        request: Request,
+        clock: Callable[[], float] = now,
+        session: Callable[[Store, Record, float], Session] = Session,
+    ) -> None:
+        self._store = store
+        self._request = request
+        self._clock = clock
+        self._new_session = session
+        self._nonce = new_nonce()
+        self._session: Session | None = None
+        self._joined = False  # a ticket of ours may be in the store
+        self._tried = False  # and may have become the lease
+        self._warned = False
+
+    def step(self) -> Lease | Waiting:
+        """Look where we stand, and take the lease if it is our turn.
+
+        Raises `StoreError`: try again, the place is kept as long as the ticket lives;
+        and `Replaced` if another process of the same service id took the ticket over.
+        """
+        for _ in range(TRIES):
+            # Changed under our eyes, by others or by us: look again.
+            with suppress(Conflict, RecordGone):
+                outcome = self._look()
+                if isinstance(outcome, Lease) and outcome.deadline <= self._clock():
+                    self._missed()
+                elif outcome is not None:
+                    if isinstance(outcome, Lease):
+                        self._end_session()  # it lives on without us
+                    return outcome
+        raise StoreUnavailable(f"{self._request.key} changes between any two looks")
+
+    @property
+    def lapses_within(self) -> float:
+        """Return the seconds after which what we wrote is gone at the latest."""
+        return self._request.lease_timeout if self._tried else WAITER_TTL
+
+    def leave(self) -> None:
+        """Take back the ticket or lease, also one whose write was never confirmed.
+
+        Raises `StoreError`.
+        """
+        self._end_session()
+        if self._joined:
+            remove_own(self._store, self._request.key, self._nonce)
+
+    def _look(self) -> Lease | Waiting | None:
+        """Do what the list asks for; None if that was to enter the queue."""
+        snapshot = self._store.list(lease_prefix(self._request.label))
+        queue = read_queue(snapshot)
+        found = queue.find(self._request.key)
+        if found is None or found[1].ticket.nonce != self._nonce:
+            return self._join(found and found[1], queue)
+        index, mine = found
+        self._compare_slots(queue)
+        if mine.ticket.held:
+            return self._learned(mine.record)  # the reply to our write was lost
+        session = self._session
+        if session is None or not session.keeps(mine.record):
+            session = self._keep_alive(mine.record)
+        if index >= queue.slots:
+            return self._behind(queue, index, snapshot)
+        return self._take(session, mine.record)
+
+    def _join(self, mine: Entry | None, queue: Queue) -> Lease | None:
+        """Enter the queue, with a new ticket or in the place of an earlier run."""
+        if self._session is not None:
+            self._lost(mine)
+        self._joined = True
+        if mine is not None and mine.ticket.held:
+            return self._take_again(mine, queue)
+        value = self._ticket("waiting")
+        if mine is not None:
+            record = self._store.update(mine.record, value, WAITER_TTL)
+        else:
+            try:
+                record = self._store.create(self._request.key, value, WAITER_TTL)
+            except KeyExists as error:
+                if Ticket.from_json(error.record.value) is not None:
+                    return None  # ours, its reply lost; or just now another's
+                record = self._store.update(error.record, value, WAITER_TTL)
+        self._keep_alive(record)
+        return None
+
+    def _compare_slots(self, queue: Queue) -> None:
+        if queue.slots_differ and not self._warned:
+            listed = (f"{e.ticket.service_id} {e.ticket.slots}" for e in queue.entries)
+            log.warning(
+                "label %s: --slots differ, the smallest counts: %s",
+                self._request.label,
+                ", ".join(listed),
+            )
+        self._warned = queue.slots_differ
+
+    def _lost(self, other: Entry | None) -> None:
+        """Say that our ticket is gone; raise `Replaced` if another process has it."""
+        self._end_session()
+        self._tried = False
+        if other is not None:
+            raise Replaced(
+                f"another acquire-lease for service id {self._request.service_id!r} on "
+                f"host {other.ticket.host} took this one's place: it goes on, this one "
+                "ends. Does each node have a service id of its own?"
+            )
+        log.warning(
+            "label %s: our ticket expired (was this process paused or cut off for more "
+            "than %s?): queueing again, at the end",
+            self._request.label,
+            format_duration(WAITER_TTL),
+        )
+
+    def _missed(self) -> None:
+        """Give back a lease that ended before it could be used, and queue again."""
+        log.warning(
+            "label %s: the lease expired before it could be used (was this process "
+            "paused or cut off for more than --lease-timeout %s?): queueing again, at "
+            "the end",
+            self._request.label,
+            format_duration(self._request.lease_timeout),
+        )
+        self.leave()
+        self._tried = False
+
+    def _take(self, session: Session, record: Record) -> Lease:
+        repeated, self._tried = self._tried, True
+        asked, timeout = self._clock(), self._request.lease_timeout
+        record = session.update(record, self._ticket("held"), timeout)
+        # An earlier try may be the one that came through: then the store's time counts.
+        return self._learned(record) if repeated else self._won(record, asked)
+
+    def _take_again(self, mine: Entry, queue: Queue) -> Lease:
+        """Renew our own lease; it is made longer only while nobody else waits."""
+        asked, longer = self._clock(), not queue.waiters
+        self._tried = True
+        ttl = self._request.lease_timeout if longer else None
+        record = self._store.update(mine.record, self._ticket("held"), ttl)
+        if longer:
+            return self._won(record, asked)
+        lease = self._learned(record)
+        left = format_duration(lease.deadline - self._clock())
+        log.info("others wait: this lease still ends in %s", left)
+        return lease
+
+    def _won(self, record: Record, asked: float) -> Lease:
+        return Lease(record, asked + self._request.lease_timeout)
+
+    def _learned(self, record: Record) -> Lease:
+        """Return the lease that the store says is ours, for as long as it says."""
+        asked = self._clock()
+        return Lease(record, asked + self._store.time_left(record))
+
+    def _behind(self, queue: Queue, index: int, snapshot: Snapshot) -> Waiting:
+        position = queue.position(self._request.key)
+        is_next = index == queue.slots
+        if is_next:
+            self._store.prepare(self._request.lease_timeout)
+        # With several slots the next in line waits for whichever holder goes first, and
+        # who is behind it becomes the next also by its being granted.
+        several = queue.slots > 1
+        prefix = lease_prefix(self._request.label)
+        ahead = queue.entries[index - 1].record.key
+        return Waiting(
+            queue,
+            position,
+            snapshot,
+            obstacle=prefix if several and is_next else ahead,
+            gone=is_next or not several,
+            patience=LOOK_NEXT if is_next else LOOK_LATER,
+        )
+
+    def _ticket(self, state: str) -> str:
+        request = self._request
+        return Ticket(
+            service_id=request.service_id,
+            host=request.host,
+            state="held" if state == "held" else "waiting",
+            nonce=self._nonce,
+            lease_timeout=request.lease_timeout,
+            slots=request.slots,
+        ).to_json()
+
+    def _keep_alive(self, record: Record) -> Session:
+        self._end_session()
+        self._session = self._new_session(self._store, record, WAITER_TTL)
+        return self._session
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.end()
+        self._session = None
+
+
+def release(
+    store: Store,
+    label: str,
+    service_id: str,
+    token: int | None = None,
+    *,
+    force: bool = False,
+) -> bool:
+    """Give this service id's lease back; return whether there was one.
+
+    With a token only that very acquisition. A ticket that still waits belongs to a
+    living `acquire-lease` and stays; `force` removes whatever there is. Raises
+    `HeldByAnother` and `StoreError`.
+    """
+    key = lease_prefix(label) + service_id
+    for _ in range(TRIES):
+        records = store.list(key).records
+        if not records:
+            return False
+        ticket, version = Ticket.from_json(records[0].value), records[0].version
+        if not force and not (ticket and ticket.held):
+            return False
+        if token not in (None, version) and not force:
+            raise HeldByAnother(
+                f"label {label}: {service_id} holds the lease with token {version}, "
+                f"not {token}: a newer start of it. Use that token, or --force"
+            )
+        try:
+            store.delete(records[0])
+        except Conflict as error:
+            if force:
+                continue
+            raise HeldByAnother(
+                f"label {label}: {service_id} acquired the lease anew meanwhile (token "
+                f"{error.record.version}): that one is not released"
+            ) from error
+        return True
+    raise StoreUnavailable(f"{key} changes between any two looks")

@@ -1,0 +1,54 @@
+"""What --help says below the options: stores, exit codes, environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+_STORES = [
+    ("etcd://HOST[:2379][,HOST2...][/PREFIX]", "etcd v3; etcds:// for TLS"),
+    ("etcd2://HOST[:2379][,HOST2...][/PREFIX]", "etcd v2; etcd2s:// for TLS"),
+    ("sqlite:///DIRECTORY/FILE.db", "for the processes of one machine"),
+]
+_MORE_STORES = (
+    "With credentials: etcds://USER:PASSWORD@HOST?ca=FILE&cert=FILE&key=FILE. Without "
+    "--store it is $ETCDCTL_ENDPOINTS, else etcd v3 on port 2379 of this host or, in a "
+    "container, of its default gateway."
+)
+_ENVIRONMENT = (
+    "Each stands for the option of that name; an empty one counts as not set. What the "
+    "store's URL leaves out comes from ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY, "
+    "ETCDCTL_USER and ETCDCTL_PASSWORD."
+)
+_EXITS = {
+    2: "usage or configuration; nothing was sent",
+    74: "the output cannot be written",
+}
+STORE_FAILED = {69: "the store cannot be reached or refuses us"}
+_SIGNALLED = {130: "ended by SIGINT", 143: "ended by SIGTERM"}
+
+
+class Command(click.Command):
+    """A command whose help tells its stores, exit codes and environment."""
+
+    def __init__(
+        self,
+        *args: Any,
+        exits: dict[int, str],
+        signalled: dict[int, str] = _SIGNALLED,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.exits = dict(sorted((exits | _EXITS | signalled).items()))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Stores"):
+            formatter.write_dl(_STORES, col_max=40)
+            formatter.write_text(_MORE_STORES)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in self.exits.items()])
+        with formatter.section("Environment"):
+            twins = [str(p.envvar) for p in self.params if p.envvar]
+            formatter.write_text(", ".join(twins))
+            formatter.write_text(_ENVIRONMENT)

@@ -1,0 +1,80 @@
+"""The queue as one snapshot shows it: places, holders, slots.
+
+No I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from service_monitor.records import Record, Snapshot, Ticket
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A ticket and the record that holds it."""
+
+    record: Record
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The live tickets of one label, in the order of their turn."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def holders(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.ticket.held]
+
+    @property
+    def waiters(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.ticket.held]
+
+    @property
+    def slots(self) -> int:
+        """Return how many may hold: where tickets differ, the smallest counts."""
+        return min((entry.ticket.slots for entry in self.entries), default=1)
+
+    @property
+    def slots_differ(self) -> bool:
+        return len({entry.ticket.slots for entry in self.entries}) > 1
+
+    def find(self, key: str) -> tuple[int, Entry] | None:
+        """Return a ticket and its index among all live ones."""
+        for index, entry in enumerate(self.entries):
+            if entry.record.key == key:
+                return index, entry
+        return None
+
+    def position(self, key: str) -> int:
+        """Return a waiter's place among the waiters: 1 is the next in line."""
+        return 1 + [entry.record.key for entry in self.waiters].index(key)
+
+
+def read_queue(snapshot: Snapshot) -> Queue:
+    """Read the tickets of a snapshot, leaving aside what is not one."""
+    entries = []
+    for record in snapshot.records:
+        ticket = Ticket.from_json(record.value)
+        if ticket is None:
+            log.warning("%s is not a ticket: left aside", record.key)
+        else:
+            entries.append(Entry(record, ticket))
+    return Queue(tuple(entries))
+
+
+def describe(queue: Queue, key: str) -> str:
+    """Say where the waiter under `key` stands, who holds, and who comes before it."""
+    position = queue.position(key)
+    holders = [f"{e.ticket.service_id} ({e.ticket.host})" for e in queue.holders]
+    text = f"position {position}, " + (
+        f"held by {', '.join(holders)}" if holders else "free but not taken yet"
+    )
+    if ahead := [e.ticket.service_id for e in queue.waiters[: position - 1]]:
+        text += f", after {', '.join(ahead)}"
+    return text

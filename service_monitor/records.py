@@ -1,0 +1,138 @@
+"""What the store holds: plain values, and the JSON that other tools may read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from service_monitor.timing import timestamp
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+"""A label or service id: it becomes part of a key, so nothing else may get through."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One key of the store as it was read.
+
+    `created` orders all records of a store and is never used twice; `version` grows
+    with every change of the value. `handle` is the store's own (etcd v3: the lease id).
+    """
+
+    key: str
+    value: str
+    created: int
+    version: int
+    handle: Any = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The live records under one prefix, by `created`; `cursor` is the store's own."""
+
+    records: tuple[Record, ...]
+    cursor: Any = None
+
+
+def new_nonce() -> str:
+    """Return what tells one's own write from everybody else's, also after a restart."""
+    return secrets.token_hex(8)
+
+
+def nonce_of(value: str) -> str | None:
+    """Return the nonce inside a record's value, None if it has none."""
+    try:
+        return str(json.loads(value)["nonce"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+class _Json:
+    """A frozen dataclass kept as a JSON object with stable field names."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self | None:
+        """Read a record; None for what is not one.
+
+        Unknown fields are left aside.
+        """
+        try:
+            value = json.loads(text)
+            known = {k: v for k, v in value.items() if k in cls.__annotations__}
+            record = cls(**known)
+            return record if record._valid() else None
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def _valid(self) -> bool:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Ticket(_Json):
+    """A place in the queue, and once it is "held" the lease itself."""
+
+    service_id: str
+    host: str
+    state: Literal["waiting", "held"]
+    nonce: str
+    lease_timeout: float
+    slots: int = 1
+    since: str = field(default_factory=timestamp)
+
+    @property
+    def held(self) -> bool:
+        return self.state == "held"
+
+    def _valid(self) -> bool:
+        texts = (self.service_id, self.host, self.nonce, self.since)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and self.state in ("waiting", "held")
+            and type(self.lease_timeout) in (int, float)
+            and 0 < self.lease_timeout < math.inf
+            and type(self.slots) is int
+            and self.slots >= 1
+        )
+
+
+@dataclass(frozen=True)
+class Registration(_Json):
+    """What `watch` publishes about its service."""
+
+    service_id: str
+    host: str
+    state: Literal["up", "down"]
+    reason: str
+    nonce: str
+    info: dict[str, Any] = field(default_factory=dict)
+    since: str = field(default_factory=timestamp)
+
+    @property
+    def up(self) -> bool:
+        return self.state == "up"
+
+    def _valid(self) -> bool:
+        texts = (self.service_id, self.host, self.reason, self.nonce, self.since)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and self.state in ("up", "down")
+            and isinstance(self.info, dict)
+        )
+
+
+def lease_prefix(label: str) -> str:
+    """Return the prefix of a label's tickets; labels are compared without case."""
+    return f"{label.lower()}/lease/"
+
+
+def hosts_prefix(label: str) -> str:
+    """Return the prefix of a label's registrations."""
+    return f"{label.lower()}/hosts/"

@@ -1,0 +1,197 @@
+"""Who is up: publishing one service's state, and listing the hosts of a label."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.errors import (
+    Conflict,
+    KeyExists,
+    RecordGone,
+    StoreError,
+    WaitTimeout,
+)
+from service_monitor.health import Health
+from service_monitor.records import (
+    Record,
+    Registration,
+    hosts_prefix,
+    new_nonce,
+    nonce_of,
+)
+from service_monitor.session import Session, remove_own
+from service_monitor.stores import Store
+from service_monitor.timing import format_duration, now, timestamp
+
+log = logging.getLogger(__name__)
+
+_LOOK = 5.0
+"""Seconds between two looks while waiting for hosts, if no change wakes us before."""
+
+_PACE = 0.05
+
+
+@dataclass(frozen=True)
+class Service:
+    """Which service is published, and as what."""
+
+    label: str
+    service_id: str
+    host: str
+    ttl: float = 15.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return hosts_prefix(self.label) + self.service_id
+
+
+class Publisher:
+    """Keeps one registration in the store as it should be, level-triggered.
+
+    Each `reconcile` compares what is stored with what should be: a lost write, an
+    expired or a deleted record heals at the next one. Where two publish the same
+    service id, the one that started last wins.
+    """
+
+    def __init__(
+        self, store: Store, service: Service, vouch: Callable[[], bool]
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._vouch = vouch
+        self._nonce = new_nonce()
+        self._session: Session | None = None
+        self._since = timestamp()
+        self._up: bool | None = None
+        self._outdone = False
+
+    def reconcile(self, health: Health) -> bool:
+        """Make the store tell this health; return whether it does.
+
+        Raises `StoreError`.
+        """
+        if health.up != self._up:
+            self._up, self._since = health.up, timestamp()
+        wanted = Registration(
+            service_id=self._service.service_id,
+            host=self._service.host,
+            state="up" if health.up else "down",
+            reason=health.reason,
+            nonce=self._nonce,
+            info=self._service.info,
+            since=self._since,
+        ).to_json()
+        try:
+            return self._write(wanted)
+        except (KeyExists, Conflict, RecordGone):
+            return False  # somebody else wrote meanwhile: the next round sees what
+        except StoreError:
+            if self._session and not health.up:
+                self._unsay()
+            raise
+
+    def _unsay(self) -> None:
+        """Keep no "up" alive that is not true; an etcd out of space still deletes."""
+        with suppress(StoreError):
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take the registration back, if it is ours. Raises `StoreError`."""
+        self._end_session()
+        remove_own(self._store, self._service.key, self._nonce)
+
+    def _write(self, wanted: str) -> bool:
+        found = self._store.list(self._service.key).records
+        session, ttl = self._session, self._service.ttl
+        if not found:
+            self._end_session()
+            self._keep(self._store.create(self._service.key, wanted, ttl))
+        elif session and nonce_of(found[0].value) != self._nonce:
+            return self._give_way(found[0])
+        elif session is None or not session.keeps(found[0]):
+            # An earlier run's; or ours, and the reply to its write was lost.
+            self._keep(self._store.update(found[0], wanted, ttl))
+        elif found[0].value != wanted:
+            session.update(found[0], wanted)
+        self._outdone = False
+        return True
+
+    def _keep(self, record: Record) -> None:
+        self._end_session()
+        self._session = Session(
+            self._store, record, self._service.ttl, vouch=self._vouch
+        )
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.end()
+        self._session = None
+
+    def _give_way(self, other: Record) -> bool:
+        if not self._outdone:
+            log.error(
+                "another watch publishes service id %s since this one began: leaving "
+                "it to that one. Has each node a service id of its own? It says: %s",
+                self._service.service_id,
+                other.value,
+            )
+        if self._session is not None:
+            self._session.end()
+        self._outdone = True
+        return False
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts 10.0.0.2 before 10.0.0.10, and es-2 before es-10."""
+    parts = re.findall(r"(\d+)|(\D+)", text, re.ASCII)
+    return [(0, int(digits), "") if digits else (1, 0, word) for digits, word in parts]
+
+
+def up_hosts(records: Iterable[Record]) -> list[str]:
+    """Return the hosts of registrations that are up, each once, naturally sorted."""
+    found = (Registration.from_json(record.value) for record in records)
+    return sorted({r.host for r in found if r is not None and r.up}, key=natural)
+
+
+def wait_for_hosts(
+    store: Store, label: str, at_least: int, timeout: float, stop: Stop
+) -> list[str]:
+    """Block until that many hosts are up; return all that are.
+
+    Outages of the store are waited out. Raises `WaitTimeout` after `timeout` seconds,
+    or the `StoreError` if the store was of no use then, and `Stopped`.
+    """
+    deadline = now() + timeout
+    stop.limit(timeout + STOP_GRACE)
+    trouble: StoreError | None = None
+    while True:
+        hosts: list[str] = []
+        try:
+            snapshot = store.list(hosts_prefix(label))
+            hosts = up_hosts(snapshot.records)
+            if len(hosts) >= at_least:
+                return hosts
+            left = max(0.0, min(_LOOK, deadline - now()))
+            store.wait(hosts_prefix(label), snapshot, left)
+            trouble = None
+        except StoreError as error:
+            if trouble is None:
+                log.warning("the store does not serve us, trying on: %s", error)
+            trouble = error
+            stop.wait(min(1.0, max(0.0, deadline - now())))
+        stop.check()
+        if now() >= deadline:
+            if trouble is not None:
+                raise trouble
+            raise WaitTimeout(
+                f"label {label}: {len(hosts)} of {at_least} hosts up after "
+                f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"
+            )
+        stop.wait(_PACE)  # a wait is a hint and may return at once: never spin

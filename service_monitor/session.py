@@ -1,0 +1,102 @@
+"""Keep one record alive beside whatever its owner is doing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from service_monitor.errors import (
+    Conflict,
+    RecordGone,
+    Stopped,
+    StoreError,
+    StoreUnavailable,
+)
+from service_monitor.records import Record, nonce_of
+from service_monitor.stores import Store
+
+RENEWALS = 3
+"""Keepalives in one ttl, so that two in a row may fail: etcd's own client does so."""
+TRIES = 4
+"""Looks at a record that changes under our eyes before it counts as trouble."""
+
+
+class Session:
+    """A record and the thread that renews it every third of its ttl, until `end`.
+
+    It does so only while `vouch()` is true: who has stalled must not be kept alive. It
+    gives up when the record is gone or somebody else's; `keeps` tells the owner.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        ttl: float,
+        vouch: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._ttl = ttl
+        self._vouch = vouch
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        try:
+            threading.Thread(target=self._run, daemon=True).start()
+        except RuntimeError as error:  # the limit of processes
+            raise StoreUnavailable(
+                f"cannot keep {record.key} alive: {error}"
+            ) from error
+
+    def keeps(self, record: Record) -> bool:
+        """Tell whether it is this life of the record that is being renewed."""
+        mine = self._record
+        same = (mine.created, mine.handle) == (record.created, record.handle)
+        return same and not self._ended.is_set()
+
+    def update(self, seen: Record, value: str, ttl: float | None = None) -> Record:
+        """Replace the value of the record as just `seen` in the store.
+
+        As `Store.update`, never beside a renewal of ours. With a ttl it begins another
+        life, which this session does not renew: it ends.
+        """
+        with self._lock:
+            self._record = self._store.update(seen, value, ttl)
+            if ttl is not None:
+                self._ended.set()
+            return self._record
+
+    def end(self) -> None:
+        """Stop renewing; the record stays for what is left of its ttl. Never blocks."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        period = self._ttl / RENEWALS
+        pause = period
+        while not self._ended.wait(pause):
+            if not self._vouch():
+                continue
+            try:
+                with self._lock:
+                    if self._ended.is_set():
+                        return
+                    self._record = self._store.keep_alive(self._record, self._ttl)
+                pause = period
+            except (RecordGone, Conflict, Stopped):
+                self._ended.set()
+            except StoreError:
+                pause = period / RENEWALS  # hurry: the ttl is running
+
+
+def remove_own(store: Store, key: str, nonce: str) -> None:
+    """Delete the record under `key` if its nonce is ours. Raises `StoreError`."""
+    for _ in range(TRIES):
+        records = store.list(key).records
+        if not records or nonce_of(records[0].value) != nonce:
+            return
+        try:
+            store.delete(records[0])
+        except Conflict:  # a renewal of ours was still on its way
+            continue
+        return
+    raise StoreUnavailable(f"{key} changes between any two looks")

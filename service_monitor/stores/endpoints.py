@@ -1,0 +1,256 @@
+"""Several addresses of one etcd: reading them from a URL, and failing over."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qsl, unquote
+
+from service_monitor.addresses import is_only_here, split_port
+from service_monitor.errors import ConfigError, StoreUnavailable, describe
+from service_monitor.shown import mask_url, quoted
+from service_monitor.timing import now
+from service_monitor.tls import check_tls
+
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+_URL = re.compile(
+    r"(?P<scheme>etcd2?s?)://(?:(?P<user>[^@/?#]*)@)?(?P<hosts>[^@/?#]*)"
+    r"(?P<prefix>(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*)/?(?:\?(?P<options>[^@#]*))?",
+    re.IGNORECASE,
+)
+_PORT = 2379
+DEFAULT_PREFIX = "/service_monitor"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One member's client address; the host as in a URL, an IPv6 one in brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to be let in, and under which prefix to keep the records."""
+
+    prefix: str = DEFAULT_PREFIX
+    ca: str | None = None
+    cert: tuple[str, str] | None = None
+    user: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        # Never the password.
+        return f"Access(prefix={self.prefix!r}, user={self.user!r})"
+
+
+def parse_endpoints(
+    url: str, environ: Mapping[str, str]
+) -> tuple[list[Endpoint], Access]:
+    """Read `etcd[2][s]://[user:password@]h1[:port],h2[/prefix][?ca=&cert=&key=]`.
+
+    What the URL leaves out comes from ETCDCTL_CACERT, _CERT, _KEY, _USER and _PASSWORD.
+    Raises `ConfigError`, without showing a password.
+    """
+
+    def wrong(what: str) -> ConfigError:
+        return ConfigError(f"store {quoted(mask_url(url))} {what}")
+
+    match = _URL.fullmatch(url)
+    if match is None or not (url.isascii() and url.isprintable()) or " " in url:
+        raise wrong(
+            "does not read as etcd://[USER:PASSWORD@]HOST:PORT[,HOST:PORT][/PREFIX]; "
+            "in a password / is %2F, @ %40, # %23, ? %3F, and a prefix holds letters, "
+            "digits, '.', '_' and '-'"
+        )
+    secure = match["scheme"].lower().endswith("s")
+    try:
+        endpoints = _endpoints("https" if secure else "http", match["hosts"])
+        options = _options(match["options"] or "")
+        access = Access(
+            match["prefix"] or DEFAULT_PREFIX,
+            *_tls(options, environ, secure=secure),
+            *_credentials(match["user"], environ),
+        )
+        check_tls(access.ca, access.cert)
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    return endpoints, access
+
+
+def _endpoints(scheme: str, hosts: str) -> list[Endpoint]:
+    places = dict.fromkeys(map(split_port, hosts.split(",")))
+    return [
+        Endpoint(scheme, f"[{host}]" if ":" in host else host, port or _PORT)
+        for host, port in places
+    ]
+
+
+def _options(text: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name not in ("ca", "cert", "key"):
+            raise ValueError(f"has an unknown option {quoted(name)}: use ca, cert, key")
+        if not value or name in options:
+            raise ValueError(f"needs {name} once, with a value")
+        options[name] = value
+    return options
+
+
+def _tls(
+    options: Mapping[str, str], environ: Mapping[str, str], *, secure: bool
+) -> tuple[str | None, tuple[str, str] | None]:
+    if not secure:
+        if options:
+            raise ValueError("needs TLS for ca, cert and key: etcds:// or etcd2s://")
+        return None, None
+    ca, cert, key = (
+        options.get(option) or environ.get(variable) or None
+        for option, variable in (
+            ("ca", "ETCDCTL_CACERT"),
+            ("cert", "ETCDCTL_CERT"),
+            ("key", "ETCDCTL_KEY"),
+        )
+    )
+    if bool(cert) != bool(key):
+        raise ValueError("needs both cert and key, or neither")
+    return ca, (cert, key) if cert and key else None
+
+
+def _credentials(
+    given: str | None, environ: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    text = environ.get("ETCDCTL_USER", "") if given is None else given
+    user, _, password = text.partition(":")
+    if given is not None:
+        user, password = unquote(user), unquote(password)
+        if not user or "," in given:
+            raise ValueError("names no user before the @, once for all hosts")
+    if not user:
+        return None, None
+    password = password or environ.get("ETCDCTL_PASSWORD", "")
+    if not password:
+        raise ValueError(f"has no password for {quoted(user)}: set ETCDCTL_PASSWORD")
+    return user, password
+
+
+def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:
+    """Return the store that goes without saying.
+
+    That is what $ETCDCTL_ENDPOINTS says, else etcd v3 on port 2379 of this host or,
+    inside a container, of its default gateway. Raises `ConfigError`.
+    """
+    listed = environ.get("ETCDCTL_ENDPOINTS", "")
+    if not listed.strip():
+        return f"etcd://{_default_host(root)}:{_PORT}"
+    # Like etcdctl: without a scheme it is TLS if there is something to do it with.
+    tls_is_set = environ.get("ETCDCTL_CACERT") or environ.get("ETCDCTL_CERT")
+    plain = "https" if tls_is_set else "http"
+    schemes, hosts = set(), []
+    for text in listed.split(","):
+        scheme, found, rest = text.strip().rpartition("://")
+        schemes.add(scheme.lower() if found else plain)
+        hosts.append(rest.rstrip("/"))
+    if schemes not in ({"http"}, {"https"}):
+        raise ConfigError(f"{quoted(mask_url(listed))} is not all http:// or https://")
+    return f"{'etcds' if schemes == {'https'} else 'etcd'}://{','.join(hosts)}"
+
+
+def _default_host(root: Path) -> str:
+    """Return the loopback address or, in a container, the default gateway's."""
+    if not any((root / mark).exists() for mark in (".dockerenv", "run/.containerenv")):
+        return "127.0.0.1"
+    try:
+        routes = (root / "proc/net/route").read_text().splitlines()[1:]
+    except OSError:  # a kernel without IPv4
+        return "127.0.0.1"
+    for _, destination, gateway, *_ in map(str.split, routes):
+        if int(destination, 16) == 0 and int(gateway, 16) != 0:
+            return socket.inet_ntoa(struct.pack("=I", int(gateway, 16)))
+    return "127.0.0.1"  # the host's own network, or none
+
+
+class Failover:
+    """Go from endpoint to endpoint until one answers; the last good one comes first."""
+
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self._endpoints = endpoints
+        self._good = 0
+
+    @property
+    def current(self) -> Endpoint:
+        """Return the endpoint that answered last."""
+        return self._endpoints[self._good]
+
+    def call(self, function: Callable[[Endpoint, float], R], seconds: float) -> R:
+        """Call with an endpoint and its share of the seconds.
+
+        Each has an equal share of what is left, so that a black hole cannot eat up the
+        others' time. Raises `StoreUnavailable` naming what each one said.
+        """
+        deadline, first, count = now() + seconds, self._good, len(self._endpoints)
+        said = []
+        for turn in range(count):
+            index = (first + turn) % count
+            share = (deadline - now()) / (count - turn)
+            if share <= 0:
+                break
+            try:
+                result = function(self._endpoints[index], share)
+            except StoreUnavailable as error:
+                said.append(f"{self._endpoints[index]}: {error}")
+                self._good = (index + 1) % count
+            else:
+                self._good = index
+                return result
+        raise StoreUnavailable("; ".join(said) or "no answer in time")
+
+    def local_address(self) -> str:
+        """Return the address that this machine would reach the store from.
+
+        Nothing is sent: connecting a UDP socket only looks up the route. Raises
+        `StoreUnavailable`.
+        """
+        said = []
+        for turn in range(len(self._endpoints)):
+            endpoint = self._endpoints[(self._good + turn) % len(self._endpoints)]
+            try:
+                address = _address_towards(endpoint)
+            except OSError as error:
+                said.append(f"{endpoint}: {describe(error)}")
+                continue
+            if is_only_here(address):
+                log.warning(
+                    "the store is on this machine (%s): other machines would be told "
+                    "to connect to %s. If there are any, name this host with --host",
+                    endpoint,
+                    address,
+                )
+            return address
+        raise StoreUnavailable(
+            "cannot tell which local address reaches the store "
+            f"({'; '.join(said)}): name this host with --host"
+        )
+
+
+def _address_towards(endpoint: Endpoint) -> str:
+    host = endpoint.host.strip("[]")
+    found = socket.getaddrinfo(host, endpoint.port, type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as sock:
+        sock.connect(address)
+        return str(sock.getsockname()[0])

@@ -1,0 +1,235 @@
+"""Watch one service: probe it, publish its state, give the turn to the next node.
+
+The chain that must not break: "up" is in the store before the lease is released, so the
+hosts that the next node reads after its grant contain this one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.errors import Conflict, Stopped, StoreError
+from service_monitor.health import Health
+from service_monitor.probe import Probe
+from service_monitor.records import Record, Snapshot, Ticket, lease_prefix
+from service_monitor.registry import Publisher, Service
+from service_monitor.stores import Store
+from service_monitor.timing import format_duration, now
+
+log = logging.getLogger(__name__)
+
+STARTUP_INTERVAL = 0.25
+"""Seconds between two probes while this service id holds the startup lease."""
+
+STORE_RETRY = 1.0
+"""Seconds between two rounds while the store does not serve us."""
+_PACE = 0.05
+"""Seconds between two rounds at the least, whatever wakes us."""
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often to probe (seconds), and how many results in a row to believe."""
+
+    interval: float = 5.0
+    rise: int = 1
+    fall: int = 2
+
+
+@dataclass
+class Turn:
+    """The acquisition seen, and the successes of probes that began after that.
+
+    Only so can a `watch` of an earlier start, or a probe of the old process, never free
+    a lease that was acquired since.
+    """
+
+    rise: int
+    seen: Record | None = None
+    since: float = 0.0
+    successes: int = 0
+    given_back: bool = False
+
+    def look(self, record: Record | None) -> bool:
+        """Take note of the ticket as it is; return True if the lease is a new one."""
+        ticket = Ticket.from_json(record.value) if record else None
+        held = record if ticket and ticket.held else None
+        if held and self.seen and held.version == self.seen.version:
+            return False
+        self.seen, self.since, self.successes = held, now(), 0
+        self.given_back = False
+        return held is not None
+
+    def observe(self, ok: bool) -> None:
+        """Count the result of a probe that began after `look`."""
+        self.successes = self.successes + 1 if ok else 0
+
+    @property
+    def earned(self) -> bool:
+        """Tell whether the next node may start."""
+        return self.seen is not None and self.successes >= self.rise
+
+
+class Watcher:
+    """One round after the other, until the stop."""
+
+    def __init__(
+        self, store: Store, service: Service, rhythm: Rhythm, probe: Probe, stop: Stop
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._rhythm = rhythm
+        self._probe = probe
+        self._stop = stop
+        self._health = Health(rhythm.rise, rhythm.fall)
+        self._turn = Turn(rhythm.rise)
+        self._ticket_key = lease_prefix(service.label) + service.service_id
+        self._snapshot: Snapshot | None = None
+        self._trouble = False
+        self._said = False
+        self._beat = now()
+        self._publisher = Publisher(store, service, self._vouch)
+
+    def run(self) -> None:
+        """Watch until the stop is requested, then deregister.
+
+        Returns, never raises.
+        """
+        try:
+            while not self._stop.requested:
+                self.round()
+        except Stopped:
+            pass
+        finally:
+            self._withdraw()
+
+    def round(self) -> None:
+        """Look, probe, publish, release, and sleep until the next round is due."""
+        begun = now()
+        self._look()
+        result = self._probe()
+        self._beat = now()
+        if self._health.observe(*result) or not self._said:
+            self._say()
+        self._turn.observe(result.ok)
+        try:
+            if self._publisher.reconcile(self._health) and self._health.up:
+                self._release()
+            self._serving()
+        except StoreError as error:
+            self._not_serving(error)
+        self._beat = now()
+        interval = self._rhythm.interval
+        if self._turn.seen:
+            interval = min(interval, STARTUP_INTERVAL)
+        elif self._trouble:
+            interval = min(interval, STORE_RETRY)
+        self._pause(begun + interval)
+
+    def _look(self) -> bool:
+        """See whether our service id holds the lease; return True if it newly does."""
+        before, since = self._turn.seen, self._turn.since
+        given_back = self._turn.given_back
+        try:
+            self._snapshot = self._store.list(self._ticket_key)
+        except StoreError as error:
+            self._not_serving(error)
+            return False
+        records = self._snapshot.records
+        new = self._turn.look(records[0] if records else None)
+        if new:
+            log.info("this service holds the startup lease; released once it is up")
+        elif before and not self._turn.seen:
+            if given_back:  # only the reply was lost
+                self._released(since)
+            else:
+                self._lost(before, now() - since)
+        return new
+
+    def _lost(self, record: Record, seconds: float) -> None:
+        ticket = Ticket.from_json(record.value)
+        log.warning(
+            "the startup lease went before the service was up (%s): seen for %s, "
+            "--lease-timeout was %s. The next node may start now. If it expired, give "
+            "acquire-lease a longer --lease-timeout",
+            self._health.reason,
+            format_duration(seconds),
+            format_duration(ticket.lease_timeout if ticket else 0),
+        )
+
+    def _release(self) -> None:
+        if not self._turn.earned or self._turn.seen is None:
+            return
+        self._turn.given_back = True
+        try:
+            self._store.delete(self._turn.seen)
+        except Conflict:
+            return  # acquired again: the next round sees it
+        self._released(self._turn.since)
+        self._turn = Turn(self._rhythm.rise)
+
+    def _released(self, since: float) -> None:
+        log.info(
+            "startup lease released after %s: the next node may start",
+            format_duration(now() - since),
+        )
+
+    def _pause(self, until: float) -> None:
+        """Sleep, but wake when our service id acquires the lease."""
+        self._stop.wait(_PACE)
+        while not self._stop.requested and (left := until - now()) > 0:
+            if self._turn.seen or self._trouble or self._snapshot is None:
+                self._stop.wait(left)
+                return
+            try:
+                self._store.wait(self._ticket_key, self._snapshot, left)
+            except StoreError:  # the next round tells whether the store serves us
+                self._stop.wait(min(STORE_RETRY, left))
+            if until - now() > _PACE and self._look():
+                return
+            self._stop.wait(min(_PACE, max(0.0, until - now())))
+
+    def _vouch(self) -> bool:
+        """Tell whether the rounds go on: not if one has stalled for a whole ttl."""
+        return now() - self._beat < self._service.ttl
+
+    def _say(self) -> None:
+        level = logging.INFO if self._health.up else logging.WARNING
+        log.log(
+            level,
+            "label %s: %s is %s: %s",
+            self._service.label,
+            self._service.service_id,
+            "up" if self._health.up else "down",
+            self._health.reason,
+        )
+        self._said = True
+
+    def _serving(self) -> None:
+        if self._trouble:
+            log.info("the store is back")
+        self._trouble = False
+
+    def _not_serving(self, error: StoreError) -> None:
+        if not self._trouble:
+            log.warning("the store does not serve us, probing on: %s", error)
+        self._trouble = True
+
+    def _withdraw(self) -> None:
+        self._stop.limit(STOP_GRACE)
+        try:
+            self._publisher.withdraw()
+            log.info("deregistered %s", self._service.service_id)
+        except (StoreError, Stopped) as error:
+            log.warning(
+                "cannot deregister, the record lapses within %s: %s",
+                format_duration(self._service.ttl),
+                error,
+            )
+        if self._turn.seen:
+            log.warning(
+                "stopped before the service was up: its startup lease stays until it "
+                "expires. To let the next node start now: release-lease"
+            )

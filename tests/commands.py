@@ -1,0 +1,100 @@
+"""Run the commands, in this process or in one of their own, and look at the store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from service_monitor.cli import cli
+from service_monitor.records import Registration, hosts_prefix
+from service_monitor.stores import Store
+from service_monitor.timing import now
+
+HANG = 20.0
+"""Seconds after which something counts as hung; a bound, not a measurement."""
+COMMANDS = {name: cli.commands[name] for name in sorted(cli.commands)}
+WATCH = ("watch", "--label=es", "--monitor-url=http://127.0.0.1:1")
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+def environment(path: Path, **more: str) -> dict[str, str]:
+    return os.environ | {"SERVICE_MONITOR_STORE": f"sqlite://{path}"} | more
+
+
+@contextmanager
+def started(
+    argv: Sequence[str | bytes], env: Mapping[str, str], **settings: object
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command as a process of its own, and never leave it behind."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "service_monitor", *argv]
+    running = subprocess.Popen(command, env=env, **pipes | settings)  # type: ignore[call-overload]
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def finish(running: subprocess.Popen[str]) -> Outcome:
+    out, err = running.communicate(timeout=HANG)
+    return Outcome(running.returncode, out, err)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = now() + HANG
+    while not holds():
+        assert now() < deadline, "never came to be"
+        time.sleep(0.02)
+
+
+def register(store: Store, name: str, host: str, state: str = "up") -> None:
+    value = Registration(name, host, state, "200 OK", "n")  # type: ignore[arg-type]
+    store.create(hosts_prefix("es") + name, value.to_json(), 60)
+
+
+def registration(store: Store, key: str) -> Registration | None:
+    records = store.list(key).records
+    return Registration.from_json(records[0].value) if records else None
+
+
+def is_up(store: Store, key: str) -> bool:
+    found = registration(store, key)
+    return found is not None and found.up
+
+
+def keys(store: Store) -> list[str]:
+    return [record.key for record in store.list("").records]
+
+
+def error_of(outcome: Outcome) -> str:
+    """Return the one line of an error, after what every error must be like."""
+    assert outcome.out == ""
+    assert outcome.err.endswith("\n")
+    line = outcome.err[:-1]
+    assert line.isprintable(), line
+    assert line.startswith("service-monitor: ")
+    assert len(line) < 1100
+    assert "s3" not in line
+    assert "cret" not in line
+    return line.removeprefix("service-monitor: ")
+
+
+def acquire(run: Run, name: str, *argv: str) -> Outcome:
+    return run("acquire-lease", "--label=es", f"--service-id={name}", *argv)

@@ -1,0 +1,96 @@
+"""What the unit tests share: a clean environment, and servers on loopback."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from service_monitor.calls import Stop
+from service_monitor.cli import main
+from service_monitor.stores import Store
+from service_monitor.stores.sqlite import SqliteStore
+from tests.certificates import Certificates
+from tests.commands import Outcome, Run
+from tests.loopback import Loopback, Talk
+
+
+@pytest.fixture(autouse=True)
+def _hermetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep this machine's settings out, and a test's logging to itself."""
+    for name in os.environ:
+        ours = name.startswith(("SERVICE_MONITOR_", "ETCDCTL_"))
+        if ours or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    root, own = logging.getLogger(), logging.getLogger("service_monitor")
+    handlers, level, own_level = root.handlers[:], root.level, own.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    own.setLevel(own_level)
+
+
+class Serve:
+    """Starts servers that end with the test."""
+
+    def __init__(self) -> None:
+        self.started: list[Loopback] = []
+
+    def __call__(self, talk: Talk, **settings: object) -> Loopback:
+        self.started.append(Loopback(talk, **settings))  # type: ignore[arg-type]
+        return self.started[-1]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Give a function that serves each connection by the talk it is given."""
+    made = Serve()
+    yield made
+    for server in made.started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give a CA and what it signed."""
+    return Certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give another CA that has nothing to do with the first."""
+    return Certificates(tmp_path_factory.mktemp("strangers"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = SqliteStore(str(path), Stop())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def run(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Give a function that runs a command in this process, on a store of its own."""
+
+    def run(
+        *argv: str, stop: Stop | None = None, env: Mapping[str, str] | None = None
+    ) -> Outcome:
+        with monkeypatch.context() as patch:
+            patch.setenv("SERVICE_MONITOR_STORE", f"sqlite://{path}")
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            code = main(argv, stop)
+        return Outcome(code, *capsys.readouterr())
+
+    return run

@@ -1,0 +1,129 @@
+"""A server on loopback that misbehaves exactly as told."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+Talk = Callable[[socket.socket], None]
+
+
+class Loopback:
+    """Talks to each connection in a thread of its own, until it is closed."""
+
+    def __init__(self, talk: Talk, tls: ssl.SSLContext | None = None) -> None:
+        self._talk = talk
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._connections: list[socket.socket] = []
+        self.port: int = self._listener.getsockname()[1]
+        self.closing = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://127.0.0.1:{self.port}/"
+
+    @property
+    def connections(self) -> int:
+        """Return how many there were so far."""
+        return len(self._connections)
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether all of them have ended."""
+        return not any(thread.is_alive() for thread in self._threads[1:])
+
+    def close(self) -> None:
+        self.closing.set()
+        _shut(self._listener)
+        for connection in self._connections:
+            _shut(connection)
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self.closing.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            if self._tls is None:
+                self._talk(connection)
+                return
+            with self._tls.wrap_socket(connection, server_side=True) as secured:
+                self._talk(secured)
+
+
+def _shut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read up to the end of the headers."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        more = connection.recv(65536)
+        if not more:
+            break
+        request += more
+    return request
+
+
+def answering(answer: bytes, requests: list[bytes] | None = None) -> Talk:
+    """Read a request, keep it, and answer."""
+
+    def talk(connection: socket.socket) -> None:
+        request = read_request(connection)
+        if requests is not None:
+            requests.append(request)
+        connection.sendall(answer)
+
+    return talk
+
+
+def status(line: str, *headers: str, body: bytes = b"") -> bytes:
+    """Write an HTTP answer."""
+    lines = (f"HTTP/1.1 {line}", *headers, f"Content-Length: {len(body)}")
+    return "".join(f"{text}\r\n" for text in lines).encode() + b"\r\n" + body
+
+
+def dripping(start: bytes, drop: bytes, every: float = 0.05) -> Talk:
+    """Answer with `start`, then a drop at a time for ever."""
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(start)
+        while True:
+            time.sleep(every)
+            connection.sendall(drop)
+
+    return talk
+
+
+def hanging(connection: socket.socket) -> None:
+    """Take everything and never answer."""
+    while connection.recv(65536):
+        pass
+
+
+def unused_port() -> int:
+    """Return a port of loopback where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

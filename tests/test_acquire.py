@@ -1,0 +1,276 @@
+"""Waiting for the turn with real threads and time, on a store file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service_monitor import lease as lease_module
+from service_monitor.acquire import acquire
+from service_monitor.calls import Stop
+from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
+from service_monitor.lease import Lease, Request, release
+from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.timing import now
+
+HANG = 20.0
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Iterator[Callable[..., SqliteStore]]:
+    opened: list[SqliteStore] = []
+
+    def make(stop: Stop | None = None) -> SqliteStore:
+        opened.append(SqliteStore(str(tmp_path / "s.db"), stop or Stop()))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+MakeStore = Callable[..., SqliteStore]
+
+
+def request(name: str, **settings: Any) -> Request:
+    return Request("es", name, f"host-{name}", **{"lease_timeout": 60.0, **settings})
+
+
+def take(make_store: MakeStore, name: str, timeout: float = HANG) -> Lease:
+    stop = Stop()
+    return acquire(make_store(stop), request(name), timeout, stop)
+
+
+def left_behind(make_store: MakeStore) -> list[str]:
+    return [record.key for record in make_store().list("").records]
+
+
+def test_a_release_hands_over(make_store: MakeStore) -> None:
+    """The next node would wait for a timeout instead of its turn."""
+    first = take(make_store, "a")
+    threading.Timer(0.3, release, (make_store(), "es", "a")).start()
+    second = take(make_store, "b")
+    assert second.token > first.token
+    assert left_behind(make_store) == ["es/lease/b"]
+
+
+def test_the_timeout_is_one_for_the_whole_wait(make_store: MakeStore) -> None:
+    """Each wake-up would start the timeout again, and the command never end."""
+    take(make_store, "a")
+    begun = now()
+    with pytest.raises(AcquireTimeout) as failed:
+        take(make_store, "b", 0.5)
+    assert 0.4 < now() - begun < HANG / 2
+    assert "not acquired within 0.5 s: position 1, held by a (host-a)" in str(
+        failed.value
+    )
+    assert left_behind(make_store) == ["es/lease/a"]
+
+
+def test_a_stop_while_queued_leaves_no_ticket(make_store: MakeStore) -> None:
+    """systemd's stop would hang, and the ticket block the queue."""
+    take(make_store, "a")
+    stop = Stop()
+    threading.Timer(0.3, stop.request).start()
+    begun = now()
+    with pytest.raises(Stopped):
+        acquire(make_store(stop), request("b"), HANG, stop)
+    assert now() - begun < HANG / 2
+    assert left_behind(make_store) == ["es/lease/a"]
+
+
+@pytest.mark.parametrize("call", ["list", "create", "update", "wait", "prepare"])
+def test_a_stop_at_any_call_leaves_no_ticket(make_store: MakeStore, call: str) -> None:
+    """A signal at the wrong moment would leave a ticket that nobody knows of."""
+    if call in ("wait", "prepare"):
+        take(make_store, "a")
+    stop = Stop()
+    store: Any = make_store(stop)
+    real = getattr(store, call)
+
+    def strike(*args: Any, **settings: Any) -> Any:
+        result = real(*args, **settings) if call != "wait" else None
+        stop.request(15)
+        return result
+
+    setattr(store, call, strike)
+    with pytest.raises(Stopped):
+        acquire(store, request("b"), HANG, stop)
+    assert "es/lease/b" not in left_behind(make_store)
+
+
+def test_an_outage_is_waited_out(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A restart of the store would fail the start of every node."""
+    stop = Stop()
+    store: Any = make_store(stop)
+    real, calls = store.list, []
+
+    def down(prefix: str) -> Any:
+        calls.append(prefix)
+        if len(calls) < 4:
+            raise StoreUnavailable("etcd is away")
+        return real(prefix)
+
+    store.list = down
+    with caplog.at_level(logging.INFO):
+        acquire(store, request("a"), HANG, stop)
+    assert caplog.text.count("trying on: etcd is away") == 1  # not once a try
+
+
+def test_an_outage_to_the_end_says_so(make_store: MakeStore) -> None:
+    """The operator would look for a holder where the store is the trouble."""
+    stop = Stop()
+    store: Any = make_store(stop)
+
+    def down(*_: Any) -> Any:
+        raise StoreUnavailable("etcd is away")
+
+    store.list = down
+    with pytest.raises(AcquireTimeout, match="does not serve us: etcd is away"):
+        acquire(store, request("a"), 0.5, stop)
+
+
+def test_an_outage_is_not_a_hot_loop(make_store: MakeStore) -> None:
+    """A store that comes back would be met by a storm."""
+    stop = Stop()
+    store: Any = make_store(stop)
+    calls: list[str] = []
+
+    def down(prefix: str) -> Any:
+        calls.append(prefix)
+        raise StoreUnavailable("etcd is away")
+
+    store.list = down
+    with pytest.raises(AcquireTimeout):
+        acquire(store, request("a"), 1.0, stop)
+    assert len(calls) < 12
+
+
+def test_a_wait_that_returns_at_once_is_not_a_hot_loop(make_store: MakeStore) -> None:
+    """A watch that breaks would turn the waiter into a load test of the store."""
+    take(make_store, "a")
+    stop = Stop()
+    store: Any = make_store(stop)
+    looks: list[str] = []
+    real = store.list
+
+    def look(prefix: str) -> Any:
+        looks.append(prefix)
+        return real(prefix)
+
+    store.list = look
+    store.wait = lambda *args, **settings: None
+    with pytest.raises(AcquireTimeout):
+        acquire(store, request("b"), 0.5, stop)
+    assert len(looks) < 40
+
+
+def test_the_place_and_the_holder_are_told_when_they_change(
+    make_store: MakeStore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At 3 a.m. nobody could see what the node waits for."""
+    monkeypatch.setattr(lease_module, "LOOK_LATER", 0.2)
+    take(make_store, "a")
+    threads = []
+    with caplog.at_level(logging.INFO):
+        for name in "bc":
+            threads.append(threading.Thread(target=take, args=(make_store, name)))
+            threads[-1].start()
+            time.sleep(0.5)
+        release(make_store(), "es", "a")
+        time.sleep(0.6)
+        release(make_store(), "es", "b")
+        for thread in threads:
+            thread.join(HANG)
+    # A look between a release and the next grant sees, and tells, that too.
+    passing = "free but not taken yet"
+    told = [m for m in caplog.messages if "waiting" in m and passing not in m]
+    assert told == [
+        "label es: waiting, position 1, held by a (host-a)",
+        "label es: waiting, position 2, held by a (host-a), after b",
+        "label es: waiting, position 1, held by b (host-b)",
+    ]
+
+
+def test_with_slots_each_grant_wakes_the_one_behind(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two slots freed at once, one would stay unused until somebody looks."""
+    monkeypatch.setattr(lease_module, "LOOK_NEXT", HANG * 2)
+    monkeypatch.setattr(lease_module, "LOOK_LATER", HANG * 2)
+
+    def take_one_of_two(name: str) -> None:
+        stop = Stop()
+        acquire(make_store(stop), request(name, slots=2), HANG, stop)
+
+    take_one_of_two("a")
+    take_one_of_two("b")
+    threads = []
+    for name in "cd":
+        threads.append(threading.Thread(target=take_one_of_two, args=(name,)))
+        threads[-1].start()
+        time.sleep(0.3)
+    begun = now()
+    release(make_store(), "es", "a")
+    release(make_store(), "es", "b")
+    for thread in threads:
+        thread.join(HANG)
+    assert now() - begun < HANG / 4
+
+
+def test_a_lease_that_is_over_when_it_comes_is_not_used(
+    make_store: MakeStore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process paused right after the grant would start on somebody else's turn."""
+    stop = Stop()
+    store: Any = make_store(stop)
+    real, delays = store.update, [1.2]
+
+    def slow(*args: Any) -> Any:
+        record = real(*args)
+        time.sleep(delays.pop() if delays else 0)
+        return record
+
+    store.update = slow
+    lease = acquire(store, request("a", lease_timeout=1.0), HANG, stop)
+    assert now() < lease.deadline
+    assert "expired before it could be used" in caplog.text
+
+
+def test_twenty_at_once_come_one_after_the_other(make_store: MakeStore) -> None:
+    """Nodes that boot at the same moment would start at the same moment."""
+    holding, most, order = 0, 0, []
+    lock = threading.Lock()
+
+    def node(name: str) -> None:
+        nonlocal holding, most
+        lease = take(make_store, name, 60)
+        with lock:
+            holding += 1
+            most = max(most, holding)
+            order.append(lease.record.created)
+        time.sleep(0.02)
+        with lock:
+            holding -= 1
+        make_store().delete(lease.record)
+
+    threads = [threading.Thread(target=node, args=(f"n{i}",)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (len(order), most) == (20, 1)
+    assert order == sorted(order)
+    assert left_behind(make_store) == []

@@ -1,0 +1,110 @@
+"""What passes for a host and a port."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service_monitor.addresses import is_host, is_only_here, split_port, with_port
+
+HOSTS = ["es-1", "es_1", "a", "10.0.0.1", "h.example.com", "h.example.com.", "1a.b"]
+HOSTS += ["::1", "fe80::1%eth0", "::ffff:10.0.0.1", "A" * 63, "a." * 126 + "a"]
+NO_HOSTS = ["", " ", ".", "a..b", "-a", "_a", "a b", "a,b", "a/b", "a:1", "10.0.0.1:9"]
+NO_HOSTS += ["[::1]", "10.0.0.256", "1.2.3", "1", "12345", ":::", "::1%", "::1%a b"]
+NO_HOSTS += [
+    "a" * 64,
+    "a." * 127,
+    "a." * 126 + "aa",
+    "a\n",
+    "a\x00",
+    "::1%a,b",
+    "1:2",
+    "h:",
+    "é",
+]
+HERE = ["127.0.0.1", "127.0.1.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"]
+HERE += ["localhost", "LOCALHOST", "localhost.", "localhost.localdomain", "localhost6"]
+HERE += ["ip6-localhost", "ip6-loopback", "a.localhost", "fe80::1%eth0"]
+
+
+@pytest.mark.parametrize("text", HOSTS)
+def test_accepts_names_and_addresses(text: str) -> None:
+    """A node with a good name could not be published."""
+    assert is_host(text)
+
+
+@pytest.mark.parametrize("text", NO_HOSTS)
+def test_refuses_what_nobody_could_connect_to(text: str) -> None:
+    """The others would be sent to a host that does not exist, or crash the prober."""
+    assert not is_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("h", ("h", None)),
+        ("h:1", ("h", 1)),
+        ("h:65535", ("h", 65535)),
+        ("h:0080", ("h", 80)),
+        ("[::1]", ("::1", None)),
+        ("[::1]:2379", ("::1", 2379)),
+        ("[fe80::1%25eth0]:1", ("fe80::1%eth0", 1)),
+    ],
+)
+def test_splits_host_and_port(text: str, parts: tuple[str, int | None]) -> None:
+    """The wrong port would be probed."""
+    assert split_port(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "names no host"),
+        (":1", "names no host"),
+        ("::1", "brackets"),
+        ("[::1", "names no host"),
+        ("[]", "names no host"),
+        ("[h]", "names no host"),
+        ("[::1]x", "names no host"),
+        ("h..x", "no valid host"),
+        ("[::g]", "no valid host"),
+        ("h:", "no valid port"),
+        ("h:0", "no valid port"),
+        ("h:65536", "no valid port"),
+        ("h:-1", "no valid port"),
+        ("h:+1", "no valid port"),
+        ("h:٣", "no valid port"),
+        ("h:s3cret", "no valid port"),
+        ("h:" + "0" * 5000, "no valid port"),
+    ],
+)
+def test_refuses_a_bad_place_without_quoting_it(text: str, why: str) -> None:
+    """A piece of a password would be in the log."""
+    with pytest.raises(ValueError, match=why) as refused:
+        split_port(text)
+    assert "s3cret" not in str(refused.value)
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_joins_what_it_splits(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
+) -> None:
+    """`hosts --port` would print what no client can read."""
+    assert is_host(str(address))
+    assert split_port(with_port(str(address), port)) == (str(address), port)
+    assert with_port(str(address), None) == str(address)
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_knows_what_only_this_machine_reaches(host: str) -> None:
+    """Every node would tell the others to join themselves."""
+    assert is_only_here(host)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "h", "localhost.example", "2001:db8::1"])
+def test_knows_what_others_reach(host: str) -> None:
+    """A good address would be thrown away."""
+    assert not is_only_here(host)

@@ -1,0 +1,155 @@
+"""Bad input: exit 2, one line, and nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import WATCH, Run, environment, error_of, finish, started
+
+BAD_NAMES = ["", " ", ".", "..", "../x", "a/b", "/abs", "%2e%2e", "a?b=c", "a#b", "_x"]
+BAD_NAMES += ["-x", "a\nb", "a\x00b", "\x1b[31m", "a,b", "é", "x" * 129]
+BAD_URLS = ["", "h", "http://", "http:///x", "ftp://h", "file:///etc", "http://h:0"]
+BAD_URLS += [
+    "http://h:65536",
+    "http://h\r\nX: y",
+    "http://[::1",
+    "http://h/" + "x" * 9999,
+]
+BAD_URLS += ["http://u:s3cret@h:0", "http://u:s3/cret@h", "tcp://h"]
+BAD_DURATIONS = ["", "0", "-1", "nan", "inf", "1e309", "5x", "366d", "9" * 500]
+BAD_STORES = ["", " ", "h:2379", "redis://h", "etcd://", "etcd://h:0", "etcd://h:65536"]
+BAD_STORES += [
+    "etcd://h/..",
+    "etcd://u@h",
+    "etcd://[::1",
+    "etcds://h?cert=/x",
+    "etcd:h",
+]
+BAD_STORES += ["etcds://h?ca=/a&ca=/b", "etcds://h?ca=/nowhere", "etcd://u:s3/cret@h"]
+BAD_STORES += ["sqlite://x", "sqlite:///", "sqlite:///a%00b", "etcd://h\n"]
+
+
+def bad_input() -> Iterator[list[str]]:
+    for name in BAD_NAMES:
+        yield ["status", "--label", name]
+        yield ["hosts", "--label", name]
+        yield ["acquire-lease", "--label=es", "--service-id", name]
+        yield ["release-lease", "--label=es", "--service-id", name]
+        yield [*WATCH, "--service-id", name]
+    for url in BAD_URLS:
+        yield ["watch", "--label=es", "--monitor-url", url]
+    for duration in BAD_DURATIONS:
+        for option in "--interval", "--timeout", "--ttl":
+            yield [*WATCH, option, duration]
+        for option in "--lease-timeout", "--acquire-timeout":
+            yield ["acquire-lease", "--label=es", option, duration]
+        yield ["hosts", "--label=es", "--wait", "--timeout", duration]
+    for url in BAD_STORES:
+        for command in "hosts", "status", "acquire-lease", "release-lease":
+            yield [command, "--label=es", "--store", url]
+        yield [*WATCH, "--store", url]
+    for count in "", "0", "-1", "1.5", "x", "9" * 50:
+        yield [*WATCH, "--rise", count]
+        yield [*WATCH, "--fall", count]
+        yield ["acquire-lease", "--label=es", "--slots", count]
+        yield ["hosts", "--label=es", "--port", count]
+        yield ["hosts", "--label=es", f"--wait={count}"]
+        yield ["release-lease", "--label=es", "--token", count]
+    yield ["hosts", "--label=es", "--port=65536"]
+    yield ["hosts", "--label=es", "--format=yaml"]
+    for host in "", "h:9200", "0.0.0.0", "[::1]", "a,b":
+        yield [*WATCH, "--host", host]
+    for info in "", "x", "{", '{"a": NaN}', "k=\udcff":
+        yield [*WATCH, "--info", info]
+    for header in "", "s3cret", "X: s3\ncret: y":
+        yield [*WATCH, "--header", header]
+    yield [*WATCH, "--ca=/nowhere/ca.pem"]
+    yield [*WATCH, f"--ca={__file__}"]
+    yield [*WATCH, "--timeout=10s"]
+    yield [*WATCH, "--ttl=2s"]
+    yield [*WATCH, "--interval=10s", "--ttl=12s"]
+    yield ["acquire-lease", "--label=es", "--lease-timeout=500ms"]
+    yield ["watch", "--label=es"]
+    yield ["hosts"]
+    yield ["hosts", "--label"]
+    yield ["hosts", "--label=es", "extra"]
+    yield ["hosts", "--lable=es"]
+    yield ["hosts", "--\x1b[2J"]
+    yield ["\x1b[2J"]
+    yield ["x" * 100_000]
+
+
+@pytest.mark.parametrize("argv", list(bad_input()), ids=lambda argv: ascii(argv)[:60])
+def test_bad_input_is_refused_before_anything_is_sent(
+    run: Run, path: Path, argv: list[str]
+) -> None:
+    """A typing error would wait for a timeout, write to the store, or be a riddle."""
+    outcome = run(*argv)
+    assert outcome.code == 2
+    assert error_of(outcome)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("label", [b"\xff", b"a\nb", b"../x"])
+def test_bad_bytes_are_refused_by_the_process(path: Path, label: bytes) -> None:
+    """Python would end in a traceback over what it cannot encode."""
+    with started(["status", b"--label=" + label], environment(path)) as running:
+        outcome = finish(running)
+    assert outcome.code == 2
+    assert error_of(outcome).startswith("--label: '")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["status", "--label="], "--label: '' is not a name: 1 to 128 letters, digits"),
+        (["hosts"], "--label is missing; it may also come from SERVICE_MONITOR_LABEL"),
+        (
+            ["hosts", "--label=a", "--port=0"],
+            "--port: '0' is not a whole number from 1",
+        ),
+        (["hosts", "--label=a", "--format=x"], "--format: 'x' is not one of 'comma',"),
+        ([*WATCH, "--host-ip=a:1"], "--host: 'a:1' is not a host name or address"),
+        ([*WATCH, "--timeout=9s"], "--timeout 9 s is longer than --interval 5 s"),
+        ([*WATCH, "--ttl=1"], "--ttl 1 s is too short to be kept: raise it to 8 s"),
+        (["status", "--store=x"], "unknown store 'x': use etcd://HOST:2379"),
+    ],
+)
+def test_errors_say_what_is_wrong(run: Run, argv: list[str], message: str) -> None:
+    """An operator would not know which option to change, and to what."""
+    assert error_of(run(*argv)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "argv"),
+    [
+        ("LABEL", "a/b", ["status"]),
+        ("SLOTS", "1.5", ["acquire-lease", "--label=es"]),
+        ("FORMAT", "yaml", ["status"]),
+        ("INSECURE", "perhaps", [*WATCH]),
+        ("LOG_LEVEL", "loud", ["status"]),
+        ("INFO", "a=1\nb", [*WATCH]),
+        ("STORE", " ", ["status"]),
+    ],
+)
+def test_a_bad_variable_is_named(
+    run: Run, path: Path, variable: str, value: str, argv: list[str]
+) -> None:
+    """The error would speak of an option that nobody has typed."""
+    outcome = run(*argv, env={f"SERVICE_MONITOR_{variable}": value})
+    assert outcome.code == 2
+    assert error_of(outcome).startswith(f"SERVICE_MONITOR_{variable}: ")
+    assert not path.exists()
+
+
+def test_a_command_line_goes_before_the_environment(run: Run) -> None:
+    """A variable of the machine could not be overridden; the error would name it."""
+    variables = {"SERVICE_MONITOR_LABEL": "a/b"}
+    assert run("status", "--label=es", env=variables).code == 0
+    assert error_of(run("status", "--label=?", env=variables)).startswith(
+        "--label: '?'"
+    )

@@ -1,0 +1,361 @@
+"""One deadline for a whole call, and one way to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import le
+
+import pytest
+
+from service_monitor import calls
+from service_monitor.calls import Stop, adopt, bounded
+from service_monitor.errors import Stopped
+from service_monitor.http import new_session
+from service_monitor.timing import now
+from tests.commands import HANG, wait_until
+from tests.conftest import Serve
+from tests.loopback import Loopback, answering, dripping, hanging, status
+
+
+@pytest.fixture
+def stop() -> Stop:
+    return Stop()
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Give what hanging functions wait for, so that none outlives its test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def connected(server: Loopback) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port))
+
+
+def receive(server: Loopback) -> bytes:
+    """Read from a connection that goes down with the call."""
+    with connected(server) as sock:
+        adopt(sock)
+        return sock.recv(1)
+
+
+def test_passes_results_and_errors_on(stop: Stop) -> None:
+    """An answer would get lost, or a failure pass for one."""
+    assert bounded(lambda: 7, HANG, stop) == 7
+    with pytest.raises(KeyError):
+        bounded(lambda: {"a": 1}["b"], HANG, stop)
+    with pytest.raises(SystemExit):
+        bounded(lambda: exit(3), HANG, stop)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_nothing_interrupts_is_left_behind(
+    stop: Stop, release: threading.Event, waits: bool
+) -> None:
+    """A dead name server would block every node for its own timeout, not for ours."""
+    begun = now()
+    with pytest.raises(TimeoutError, match="no answer in time"):
+        bounded(lambda: release.wait(HANG), 0.1, stop, waits=waits)
+    assert 0.1 <= now() - begun < HANG / 2
+
+
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"b"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+)
+def test_a_drip_does_not_stretch_the_deadline(
+    stop: Stop, serve: Serve, start: bytes, drop: bytes
+) -> None:
+    """`requests` starts its timeout anew with each byte and would wait for ever."""
+    server = serve(dripping(start, drop))
+    with new_session() as session, pytest.raises(TimeoutError):
+        bounded(lambda: session.get(server.url), 0.3, stop)
+    wait_until(lambda: server.connections > 0 and server.idle)
+
+
+def test_the_sockets_go_down_with_the_call(stop: Stop, serve: Serve) -> None:
+    """Each call that timed out would leave a thread and a connection for ever."""
+    server = serve(hanging)
+    with pytest.raises(TimeoutError):
+        bounded(lambda: receive(server), 0.1, stop)
+    wait_until(lambda: server.connections > 0 and server.idle)
+
+
+def test_a_socket_that_comes_too_late_goes_down_too(
+    stop: Stop, serve: Serve, release: threading.Event
+) -> None:
+    """A resolver that wakes up late would send a request that nobody waits for."""
+    server, got = serve(hanging), []
+
+    def late() -> None:
+        release.wait(HANG)
+        got.append(receive(server))
+
+    with pytest.raises(TimeoutError):
+        bounded(late, 0.05, stop)
+    release.set()
+    wait_until(lambda: bool(got))
+    assert got == [b""]
+
+
+def test_a_kept_connection_goes_down_too(stop: Stop, serve: Serve) -> None:
+    """Only the first call over a connection would be bounded."""
+
+    def talk(connection: socket.socket) -> None:
+        answering(status("200 OK", body=b"x"))(connection)
+        hanging(connection)
+
+    server = serve(talk)
+    with new_session() as session:
+        bounded(lambda: session.get(server.url), HANG, stop)
+        with pytest.raises(TimeoutError):
+            bounded(lambda: session.get(server.url), 0.2, stop)
+        wait_until(lambda: server.idle)
+    assert server.connections == 1
+
+
+def test_a_connection_outlives_the_calls_that_used_it(stop: Stop, serve: Serve) -> None:
+    """Each request to the store would cost a new connection."""
+
+    def talk(connection: socket.socket) -> None:
+        for _ in range(3):
+            answering(status("200 OK", body=b"x"))(connection)
+
+    server = serve(talk)
+    with new_session() as session:
+        for _ in range(3):
+            answer = bounded(lambda: session.get(server.url), HANG, stop)
+            assert answer.text == "x"
+    assert server.connections == 1
+
+
+def resources() -> tuple[int, int]:
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_nothing_is_left_of_many_calls(stop: Stop, serve: Serve, answers: bool) -> None:
+    """A `watch` of a service that hangs would run out of files within a day."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    address = listener.getsockname()
+
+    def call() -> None:
+        with socket.create_connection(address, HANG) as sock:
+            adopt(sock)
+            if not answers:
+                sock.recv(1)
+
+    before = resources()
+    for _ in range(200):
+        if answers:
+            bounded(call, HANG, stop)
+        else:
+            with pytest.raises(TimeoutError):
+                bounded(call, 0.005, stop)
+        listener.accept()[0].close()
+    wait_until(lambda: all(map(le, resources(), before)))
+    listener.close()
+
+
+def test_no_thread_to_be_had_is_an_error_like_others(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container at its limit of processes would lose its `watch` for good."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(OSError, match="can't start new thread"):
+        bounded(lambda: 1, HANG, stop)
+
+
+def test_a_socket_outside_of_a_call_is_nobodys_business(serve: Serve) -> None:
+    """Connections of other threads would go down with some call."""
+    with connected(serve(hanging)) as sock:
+        adopt(sock)
+        sock.sendall(b"x")
+
+
+# the stop
+
+
+def later(stop: Stop, seconds: float = 0.1) -> threading.Timer:
+    timer = threading.Timer(seconds, stop.request, [15])
+    timer.start()
+    return timer
+
+
+def test_a_stop_ends_a_wait_at_once(stop: Stop, release: threading.Event) -> None:
+    """`systemctl stop` would hang while a node queues."""
+    begun, timer = now(), later(stop)
+    with pytest.raises(Stopped):
+        bounded(lambda: release.wait(HANG), HANG, stop, waits=True)
+    assert now() - begun < calls.STOP_GRACE
+    timer.join()
+
+
+def test_a_write_on_its_way_may_still_be_answered(
+    stop: Stop, release: threading.Event
+) -> None:
+    """A ticket whose write was under way at SIGTERM would stay behind."""
+    timer = later(stop, 0.05)
+
+    def write() -> str:
+        timer.join()
+        release.wait(0.1)
+        return "written"
+
+    assert bounded(write, HANG, stop) == "written"
+
+
+def test_a_call_does_not_outlast_the_grace(
+    stop: Stop, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that hangs would make the service manager kill us."""
+    monkeypatch.setattr(calls, "STOP_GRACE", 0.1)
+    timer = later(stop, 0.05)
+    with pytest.raises(Stopped):
+        bounded(lambda: release.wait(HANG), HANG, stop)
+    timer.join()
+    called = []
+    with pytest.raises(Stopped):
+        bounded(lambda: called.append(1), HANG, stop)
+    assert called == []
+
+
+def test_the_grace_is_shared_among_endpoints(
+    stop: Stop, release: threading.Event
+) -> None:
+    """With one member dead no ticket would be taken back, though another is alive."""
+    stop.request(15)
+    with pytest.raises(TimeoutError):
+        bounded(lambda: release.wait(HANG), 0.1, stop)
+    assert bounded(lambda: "deleted", 0.1, stop) == "deleted"
+
+
+def test_nothing_new_is_waited_for_after_a_stop(stop: Stop) -> None:
+    """The end would take one more round."""
+    stop.request(15)
+    called: list[int] = []
+    with pytest.raises(Stopped):
+        bounded(lambda: called.append(1), HANG, stop, waits=True)
+    assert called == []
+
+
+def test_the_commands_deadline_bounds_every_call(
+    stop: Stop, release: threading.Event
+) -> None:
+    """acquire-lease would outlast its --acquire-timeout by a whole call."""
+    stop.limit(0.1)
+    begun = now()
+    with pytest.raises(TimeoutError):
+        bounded(lambda: release.wait(HANG), HANG, stop)
+    assert now() - begun < HANG / 2
+    called: list[int] = []
+    with pytest.raises(TimeoutError):
+        bounded(lambda: called.append(1), HANG, stop)
+    assert called == []
+    stop.limit(HANG)
+    assert 0 < stop.time_left() <= HANG
+    assert bounded(lambda: 1, HANG, stop) == 1
+
+
+def test_the_first_signal_counts(stop: Stop) -> None:
+    """The exit code would tell of another signal, and the grace begin anew."""
+    assert not stop.requested
+    stop.check()
+    stop.request(15)
+    left = stop.time_left()
+    stop.request(2)
+    assert stop.requested
+    assert stop.signal == 15
+    assert stop.time_left() <= left
+    with pytest.raises(Stopped):
+        stop.check()
+
+
+def test_a_sleep_ends_with_the_stop_or_its_waker(stop: Stop) -> None:
+    """A pause of five minutes would hold up the end."""
+    begun, waker = now(), threading.Event()
+    waker.set()
+    stop.wait(HANG, waker)
+    stop.wait(-1)
+    stop.wait(0.01)
+    timer = later(stop)
+    stop.wait(HANG)
+    timer.join()
+    stop.wait(HANG)
+    assert now() - begun < HANG / 2
+
+
+def test_waiting_costs_no_time_of_the_processor(
+    stop: Stop, release: threading.Event
+) -> None:
+    """A `watch` beside each service would take a whole core."""
+    begun, used = now(), time.thread_time()
+    stop.wait(0.2)
+    for _ in "before the stop", "after it":
+        with pytest.raises(TimeoutError):
+            bounded(lambda: release.wait(HANG), 0.2, stop)
+        stop.request(15)
+    timer = threading.Timer(0.1, release.set)
+    timer.start()
+    assert bounded(lambda: release.wait(HANG), HANG, stop)
+    timer.join()
+    assert now() - begun >= 0.7
+    assert time.thread_time() - used < 0.1
+
+
+def test_nothing_is_kept_of_a_wait(stop: Stop) -> None:
+    """A `watch` would grow with each second that it runs."""
+    for _ in range(3):
+        stop.wait(0)
+    assert not stop._wakers
+
+
+def test_a_stop_takes_less_than_two_seconds() -> None:
+    """The image promises that SIGTERM ends it within 2 s."""
+    assert calls.STOP_GRACE < 2
+
+
+def test_one_stop_reaches_every_thread(stop: Stop, release: threading.Event) -> None:
+    """A keepalive would go on beside the end."""
+
+    def call(_: int) -> str:
+        try:
+            bounded(lambda: release.wait(HANG), HANG, stop, waits=True)
+        except Stopped:
+            return "stopped"
+        return "missed"
+
+    begun, timer = now(), later(stop)
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(call, range(20))) == {"stopped"}
+    assert now() - begun < HANG / 2
+    timer.join()
+
+
+def test_a_call_under_way_leaves_time_to_undo_it() -> None:
+    """SIGTERM while the store hangs would leave the ticket, with no second to spare."""
+    stop = Stop()
+    released = threading.Event()
+    threading.Timer(0.1, stop.request, (15,)).start()
+    begun = now()
+    with pytest.raises(Stopped):
+        bounded(lambda: released.wait(20), 20, stop)
+    assert now() - begun < calls.STOP_GRACE
+    assert bounded(lambda: "undone", 5, stop) == "undone"
+    released.set()

@@ -1,0 +1,427 @@
+"""The commands as they are typed: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from service_monitor import cli as cli_module
+from service_monitor.calls import Stop
+from service_monitor.errors import ConfigError, StoreUnavailable
+from service_monitor.records import Ticket, lease_prefix
+from service_monitor.stores import Store
+from service_monitor.stores.sqlite import SqliteStore
+from tests.certificates import Certificates
+from tests.commands import (
+    HANG,
+    WATCH,
+    Outcome,
+    Run,
+    acquire,
+    error_of,
+    is_up,
+    keys,
+    register,
+    registration,
+    wait_until,
+)
+from tests.conftest import Serve
+from tests.loopback import answering, status, unused_port
+
+
+def test_no_host_is_an_empty_line(run: Run) -> None:
+    """The first node would not start."""
+    assert run("hosts", "--label=es") == (0, "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "out"),
+    [
+        ([], "10.0.0.2,10.0.0.10,es-2,es-10\n"),
+        (["--format=comma"], "10.0.0.2,10.0.0.10,es-2,es-10\n"),
+        (["--format=lines"], "10.0.0.2\n10.0.0.10\nes-2\nes-10\n"),
+        (["--format=json"], '["10.0.0.2", "10.0.0.10", "es-2", "es-10"]\n'),
+        (["--port=1"], "10.0.0.2:1,10.0.0.10:1,es-2:1,es-10:1\n"),
+        (
+            ["--port=1", "--format=json"],
+            '["10.0.0.2:1", "10.0.0.10:1", "es-2:1", "es-10:1"]\n',
+        ),
+        (["--wait"], "10.0.0.2,10.0.0.10,es-2,es-10\n"),
+        (["--wait", "4"], "10.0.0.2,10.0.0.10,es-2,es-10\n"),
+    ],
+)
+def test_hosts_prints_whom_to_join(
+    run: Run, store: Store, argv: list[str], out: str
+) -> None:
+    """A service could not read whom to join."""
+    for number, host in enumerate(["es-10", "10.0.0.10", "es-2", "10.0.0.2", "es-2"]):
+        register(store, f"n{number}", host)
+    register(store, "n9", "es-9", "down")
+    assert run("hosts", "--label=ES", *argv) == (0, out, "")
+
+
+def test_an_ipv6_host_with_a_port(run: Run, store: Store) -> None:
+    """The port would be taken for a part of the address."""
+    register(store, "n1", "2001:db8::1")
+    assert run("hosts", "--label=es", "--port=1").out == "[2001:db8::1]:1\n"
+    assert run("hosts", "--label=es").out == "2001:db8::1\n"
+
+
+@pytest.mark.parametrize("name", ["--host", "--host-ip"])
+def test_the_2014_tools_host_ip_changes_nothing(
+    run: Run, store: Store, name: str
+) -> None:
+    """Several nodes of one machine would each see an empty cluster, and split."""
+    register(store, "n1", "10.0.0.1")
+    argv = ("hosts", "--label=es")
+    assert run(*argv, f"{name}=10.0.0.1").out == "10.0.0.1\n"
+    assert run(*argv, env={"SERVICE_MONITOR_HOST": "10.0.0.1"}).out == "10.0.0.1\n"
+
+
+def test_waiting_means_for_one_host(run: Run, store: Store) -> None:
+    """The second node would wait for a third."""
+    register(store, "n1", "10.0.0.1")
+    assert run("hosts", "--label=es", "--wait").out == "10.0.0.1\n"
+
+
+def test_waiting_for_hosts_has_an_end(run: Run, store: Store) -> None:
+    """A unit would hang for ever on a cluster that never forms."""
+    register(store, "n1", "10.0.0.1")
+    outcome = run("hosts", "--label=es", "--wait=2", "--timeout=100ms")
+    assert outcome.code == 1
+    assert error_of(outcome) == "label es: 1 of 2 hosts up after 0.1 s: 10.0.0.1"
+
+
+# leases
+
+
+def test_the_token_stands_alone(run: Run) -> None:
+    """A script could not use the token."""
+    first = acquire(run, "es-1", "--print-token")
+    assert first.code == 0
+    assert re.fullmatch(r"[1-9][0-9]*\n", first.out)
+    assert (
+        f"label es: es-1 has the lease, token {first.out.strip()}, for up to 4 min"
+        in (first.err)
+    )
+    again = acquire(run, "es-1", "--print-token")
+    assert int(again.out) > int(first.out)
+
+
+def test_without_being_asked_nothing_is_printed(run: Run) -> None:
+    """A unit's log would have a lone number in it."""
+    assert acquire(run, "es-1").out == ""
+
+
+def test_not_getting_the_lease_is_exit_1(run: Run, store: Store) -> None:
+    """A node would start although it is not its turn, and leave its ticket behind."""
+    assert acquire(run, "es-1").code == 0
+    outcome = acquire(run, "es-2", "--acquire-timeout=200ms", "--log-level=error")
+    assert outcome.code == 1
+    message = error_of(outcome)
+    assert message.startswith("label es: lease not acquired within 0.2 s: position 1")
+    assert "held by es-1 (127.0.0.1)" in message
+    assert keys(store) == ["es/lease/es-1"]
+
+
+def test_a_second_is_time_enough_for_a_lease(run: Run) -> None:
+    """Quick services could not be started quickly."""
+    assert acquire(run, "es-1", "--lease-timeout=1s").code == 0
+
+
+def test_two_slots(run: Run) -> None:
+    """Large clusters could only start one by one."""
+    assert acquire(run, "es-1", "--slots=2").code == 0
+    assert acquire(run, "es-2", "--slots=2").code == 0
+
+
+def test_a_lease_can_be_given_back(run: Run, store: Store) -> None:
+    """After a failed start all others would wait for the lease timeout."""
+    token = acquire(run, "es-1", "--print-token").out.strip()
+    argv = ("release-lease", "--label=es", "--service-id=es-1")
+    other = run(*argv, "--token=999999")
+    assert other.code == 1
+    assert f"holds the lease with token {token}, not 999999" in error_of(other)
+    assert keys(store) == ["es/lease/es-1"]
+    released = run(*argv, f"--token={token}")
+    assert (released.code, released.out) == (0, "")
+    assert "label es: released the lease of es-1" in released.err
+    assert keys(store) == []
+    assert run(*argv).code == 0
+
+
+def test_a_waiting_ticket_goes_only_by_force(run: Run, store: Store) -> None:
+    """A node that still queues would lose its place by mistake."""
+    ticket = Ticket("es-1", "h", "waiting", "n", 240)
+    store.create(lease_prefix("es") + "es-1", ticket.to_json(), 60)
+    argv = ("release-lease", "--label=es", "--service-id=es-1")
+    assert "no lease to release of es-1" in run(*argv).err
+    assert keys(store) == ["es/lease/es-1"]
+    assert run(*argv, "--force", "--token=1").code == 0
+    assert keys(store) == []
+
+
+def test_the_service_id_is_the_host_name(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every unit file would have to name its node."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-7")
+    assert run("acquire-lease", "--label=es").code == 0
+    assert keys(store) == ["es/lease/node-7"]
+    assert run("release-lease", "--label=es").code == 0
+    assert keys(store) == []
+
+
+def test_a_host_that_cannot_be_told_is_no_reason_to_wait(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node would not even queue while a name server is down."""
+    release = threading.Event()
+    monkeypatch.setattr(cli_module, "CALL_TIMEOUT", 0.1)
+    monkeypatch.setattr(SqliteStore, "local_address", lambda store: release.wait(HANG))
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-7")
+    assert acquire(run, "es-1").code == 0
+    release.set()
+    found = json.loads(run("status", "--format=json").out)
+    assert found["leases"][0]["host"] == "node-7"
+
+
+# status
+
+
+def test_status_for_people_and_for_scripts(run: Run, store: Store) -> None:
+    """Nobody could see why a cluster does not start."""
+    register(store, "es-1", "10.0.0.1")
+    assert acquire(run, "es-2").code == 0
+    table = run("status")
+    assert table.code == 0
+    assert re.search(r"^es +es-1 +10\.0\.0\.1 +up ", table.out, re.MULTILINE)
+    assert re.search(r"^es +held +es-2 ", table.out, re.MULTILINE)
+    found = json.loads(run("status", "--label=es", "--format=json").out)
+    assert found["services"][0]["host"] == "10.0.0.1"
+    assert found["leases"][0]["state"] == "held"
+    assert run("status", "--label=other").out.startswith("no service is registered")
+
+
+# watch
+
+
+@pytest.fixture
+def watching(run: Run) -> Iterator[Callable[..., Callable[[], Outcome]]]:
+    """Give a function that starts `watch`; what it returns stops it."""
+    stops: list[tuple[Stop, threading.Thread]] = []
+
+    def start(*argv: str, **settings: object) -> Callable[[], Outcome]:
+        stop, outcomes = Stop(), list[Outcome]()
+        thread = threading.Thread(
+            target=lambda: outcomes.append(run("watch", *argv, stop=stop, **settings))
+        )
+        thread.start()
+        stops.append((stop, thread))
+
+        def end() -> Outcome:
+            stop.request(signal.SIGTERM)
+            thread.join(HANG)
+            return outcomes[0]
+
+        return end
+
+    yield start
+    for stop, thread in stops:
+        stop.request()
+        thread.join(HANG)
+
+
+Watching = Callable[..., Callable[[], Outcome]]
+
+
+def test_watch_publishes_releases_and_deregisters(
+    watching: Watching, run: Run, store: Store, serve: Serve
+) -> None:
+    """The chain from one node to the next would be broken."""
+    assert acquire(run, "es-1").code == 0
+    server = serve(answering(status("200 OK")))
+    end = watching(
+        *("--label=es", "--service-id=es-1", "--interval=200ms", "--host=10.0.0.1"),
+        *("--info=zone=a", '--info={"http_port": 9200}'),
+        f"--monitor-url={server.url.replace('//', '//user:s3cret@')}",
+    )
+    wait_until(lambda: keys(store) == ["es/hosts/es-1"])
+    found = registration(store, "es/hosts/es-1")
+    assert found is not None
+    assert (found.host, found.info) == ("10.0.0.1", {"zone": "a", "http_port": 9200})
+    code, out, err = end()
+    assert (code, out) == (0, "")
+    assert "watching es-1 at http://user:***@127.0.0.1" in err
+    assert "s3cret" not in err
+    assert "es-1 is up: 200 OK" in err
+    assert keys(store) == []
+
+
+def test_the_lines_of_the_2014_tool_work_as_they_stand(
+    watching: Watching, run: Run, store: Store, serve: Serve
+) -> None:
+    """Units written in 2014 would not start any more."""
+    url = serve(answering(status("200 OK"))).url.rstrip("/")
+    lease = run("acquire-lease", "--label=MyService", "--service-id=Service-0x3241dc3")
+    assert lease.code == 0
+    end = watching(
+        *("--label=MyService", "--service-id=Service-0x3241dc3"),
+        *(f"--monitor-url={url}", "--host-ip=172.17.8.101"),
+        '--service-info={"http_port": 9200, "transport_port": 9300, "name": "es-1"}',
+    )
+    wait_until(lambda: is_up(store, "myservice/hosts/Service-0x3241dc3"))
+    assert run("hosts", "--label=MyService").out == "172.17.8.101\n"
+    found = registration(store, "myservice/hosts/Service-0x3241dc3")
+    assert found is not None
+    assert found.info["transport_port"] == 9300
+    assert end().code == 0
+
+
+def test_watch_waits_for_the_network(
+    watching: Watching,
+    store: Store,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At boot, before the network is up, every `watch` would end for good."""
+    answers = [StoreUnavailable("cannot tell") for _ in range(3)]
+    monkeypatch.setattr(cli_module, "RETRY", 0.02)
+
+    def local_address(_: object) -> str:
+        if answers:
+            raise answers.pop()
+        return "10.0.0.9"
+
+    monkeypatch.setattr(SqliteStore, "local_address", local_address)
+    url = serve(answering(status("200 OK"))).url
+    end = watching("--label=es", "--service-id=es-1", f"--monitor-url={url}")
+    wait_until(lambda: is_up(store, "es/hosts/es-1"))
+    found = registration(store, "es/hosts/es-1")
+    assert found is not None
+    assert found.host == "10.0.0.9"
+    assert end().err.count("cannot tell; trying on") == 1
+
+
+def test_watch_can_be_stopped_before_there_is_a_network(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemctl stop` would hang, or report a failure."""
+    asked: list[int] = []
+
+    def local_address(_: object) -> str:
+        asked.append(1)
+        raise StoreUnavailable("cannot tell")
+
+    monkeypatch.setattr(SqliteStore, "local_address", local_address)
+    monkeypatch.setattr(cli_module, "RETRY", HANG)
+    end = watching(*WATCH[1:])
+    wait_until(lambda: bool(asked))
+    code, out, err = end()
+    assert (code, out) == (0, "")
+    assert "Traceback" not in err
+    assert len(asked) == 1
+
+
+def test_not_checking_a_certificate_is_not_done_in_silence(watching: Watching) -> None:
+    """A forgotten --insecure would stay for years."""
+    end = watching(
+        "--label=es", "--monitor-url=https://u:s3cret@127.0.0.1:1", "--insecure"
+    )
+    err = end().err
+    assert "the certificate of https://u:***@127.0.0.1:1 is not checked" in err
+    assert "s3cret" not in err
+
+
+def test_a_ca_that_is_not_asked_is_a_contradiction(
+    run: Run, certificates: Certificates
+) -> None:
+    """An operator would believe the certificate is checked."""
+    outcome = run(*WATCH, f"--ca={certificates.ca}", "--insecure")
+    assert outcome.code == 2
+    assert error_of(outcome) == "--ca and --insecure contradict each other"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ((5.0, None, None), (5.0, 3.0, 15.0)),
+        ((1.0, None, None), (1.0, 1.0, 15.0)),
+        ((1.0, None, 3.0), (1.0, 1.0, 3.0)),
+        ((30.0, None, None), (30.0, 3.0, 33.0)),
+        ((30.0, 10.0, None), (30.0, 10.0, 40.0)),
+        ((2.0, 2.0, 4.0), (2.0, 2.0, 4.0)),
+    ],
+)
+def test_defaults_follow_what_is_given(
+    given: tuple[float, float | None, float | None], kept: tuple[float, ...]
+) -> None:
+    """--interval=1s alone would be an error, for a default that nobody chose."""
+    assert cli_module._rhythm(*given) == kept
+
+
+def test_a_lease_that_cannot_be_kept_is_refused() -> None:
+    """A record would lapse between two probes, and a healthy node come and go."""
+    with pytest.raises(ConfigError, match="raise it to 8 s"):
+        cli_module._rhythm(5.0, 3.0, 7.0)
+
+
+# the store
+
+
+@pytest.mark.parametrize("argv", [["hosts"], ["hosts", "--wait", "--timeout=1ms"]])
+def test_the_store_is_closed_whatever_happens(
+    run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    """Leases of etcd that hold nothing would be left behind by each command."""
+    closed, real = list[SqliteStore](), SqliteStore.close
+
+    def close(store: SqliteStore) -> None:
+        closed.append(store)
+        real(store)
+
+    monkeypatch.setattr(SqliteStore, "close", close)
+    run(*argv, "--label=es")
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("command", ["hosts", "status", "release-lease"])
+def test_a_store_that_is_not_there_is_no_empty_answer(run: Run, command: str) -> None:
+    """A node would take an outage for "I am the first", and found a second cluster."""
+    url = f"etcd://127.0.0.1:{unused_port()}"
+    outcome = run(command, "--label=es", f"--store={url}")
+    assert outcome.code == 69
+    http = url.replace("etcd", "http")
+    assert (
+        error_of(outcome) == f"the store cannot be reached: {http}: connection refused"
+    )
+
+
+def test_the_default_store_is_told_to_be_one(run: Run) -> None:
+    """Nobody would know where 172.17.0.1:2379 comes from."""
+    env = {
+        "SERVICE_MONITOR_STORE": "",
+        "ETCDCTL_ENDPOINTS": f"127.0.0.1:{unused_port()}",
+    }
+    outcome = run("hosts", "--label=es", env=env)
+    assert outcome.code == 69
+    assert error_of(outcome).endswith("(the default one: --store names another)")
+
+
+def test_a_store_that_refuses_us(run: Run, serve: Serve) -> None:
+    """A wrong password would look like an outage."""
+    body = b'{"error": "permission denied", "code": 7, "message": "permission denied"}'
+    server = serve(answering(status("403 Forbidden", body=body)))
+    where = f"127.0.0.1:{server.port}"
+    outcome = run("hosts", "--label=es", f"--store=etcd://{where}")
+    assert outcome.code == 69
+    assert error_of(outcome) == (
+        f"the store refuses us: http://{where}: permission denied: "
+        "the user needs a role with readwrite on /service_monitor/"
+    )

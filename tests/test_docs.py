@@ -1,0 +1,355 @@
+"""The documents say what the program does, and nothing that it no longer does."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from service_monitor.cli import cli
+from service_monitor.manual import Command
+from service_monitor.timing import parse_duration
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = sorted(
+    [README, ROOT / "CHANGELOG.md"]
+    + [p for d in ("docs", "examples") for p in (ROOT / d).rglob("*.md")]
+)
+SCRIPTS = sorted(p for p in (ROOT / "examples").rglob("*") if p.is_file())
+COMMANDS_PAGE = ROOT / "docs/commands.md"
+COMMANDS = {n: c for n, c in cli.commands.items() if isinstance(c, Command)}
+
+SET_UP = "python3 -m venv .venv && .venv/bin/pip install -q tox && .venv/bin/tox"
+TWO_COMMANDS = [f"{SET_UP} -q -e simulate", SET_UP]
+
+
+def plain(text: str) -> str:
+    """Undo Markdown: links to their text, no code marks, one blank between words."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+    return " ".join(text.replace("`", "").split())
+
+
+def sections(text: str, mark: str = "## ") -> dict[str, str]:
+    """Split a page at its headings of one level."""
+    parts = re.split(rf"^{re.escape(mark)}(.+)$", text, flags=re.MULTILINE)
+    return {h.strip(): body for h, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def rows(text: str) -> list[list[str]]:
+    """Give the cells of the tables in a text, without their heads."""
+    found = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        head = number + 1 < len(lines) and lines[number + 1].startswith("|--")
+        if line.startswith("|") and not line.startswith("|--") and not head:
+            found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+# commands.md
+
+
+class Row(NamedTuple):
+    """An option as the documents have it."""
+
+    names: set[str]
+    default: str
+    twin: str
+
+
+def documented(command: str) -> list[Row]:
+    body = sections(COMMANDS_PAGE.read_text()).get(f"`{command}`", "")
+    return [
+        Row(set(re.findall(r"--[a-z-]+", cells[0])), cells[1], plain(cells[2]))
+        for cells in rows(body)
+        if cells[0].startswith("`--")
+    ]
+
+
+def real(command: str) -> list[Row]:
+    return [
+        Row(set(option.opts), default_of(option), str(option.envvar))
+        for option in cli.commands[command].params
+        if isinstance(option, click.Option)
+    ]
+
+
+def default_of(option: click.Option) -> str:
+    """Say an option's default in the words of the documents."""
+    if option.required:
+        return "required"
+    if isinstance(option.show_default, str):
+        return option.show_default
+    if option.is_flag:
+        return "off"
+    return f"`{option.default}`" if option.show_default else "none"
+
+
+def test_every_command_is_documented() -> None:
+    """A user would learn of a command only from --help."""
+    headings = re.findall(r"^## `([a-z-]+)`$", COMMANDS_PAGE.read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(cli.commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_documented(command: str) -> None:
+    """A user would not know of an option, an alias or an environment twin."""
+    there = {(name, row.twin) for row in documented(command) for name in row.names}
+    assert {(n, row.twin) for row in real(command) for n in row.names} - there == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_documented_option_exists(command: str) -> None:
+    """A copied command line would end with "no such option"."""
+    there = {(name, row.twin) for row in real(command) for name in row.names}
+    said = {(name, row.twin) for row in documented(command) for name in row.names}
+    assert said - there == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documented_defaults_are_the_real_ones(command: str) -> None:
+    """An operator would rely on a timeout that is another one."""
+    said = {
+        name: plain(row.default) for row in documented(command) for name in row.names
+    }
+    for row in real(command):
+        for name in row.names & said.keys():
+            assert said[name] == plain(row.default), f"{command} {name}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_choice_is_documented(command: str) -> None:
+    """A user would not find out about a format."""
+    body = sections(COMMANDS_PAGE.read_text())[f"`{command}`"]
+    for option in cli.commands[command].params:
+        if isinstance(option.type, click.Choice):
+            (row,) = (c for c in rows(body) if f"`{option.opts[0]}`" in c[0])
+            missing = [c for c in option.type.choices if f"`{c}`" not in row[3]]
+            assert not missing, f"{command} {option.opts[0]}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_exit_codes_are_documented(command: str) -> None:
+    """A unit would take a failure for success."""
+    body = sections(COMMANDS_PAGE.read_text())[f"`{command}`"]
+    (said,) = re.findall(r"\*\*Exit codes:\*\* ([0-9, ]+)", body)
+    codes = [int(code) for code in re.findall("[0-9]+", said)]
+    assert codes == list(COMMANDS[command].exits)
+    for page in (COMMANDS_PAGE, README):
+        table = sections(page.read_text())["Exit codes"]
+        told = {int(n) for cells in rows(table) for n in re.findall("[0-9]+", cells[0])}
+        assert set(codes) <= told, page.name
+
+
+# command lines anywhere
+
+
+def command_lines(text: str) -> Iterator[tuple[str, str]]:
+    """Find `service-monitor COMMAND OPTIONS`, also as an image's, joined over lines."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    for match in re.finditer(
+        r"service[-_]monitor`? (?P<command>[a-z]+(?:-[a-z]+)?)\b(?P<rest>[^\n`|;&)#]*)",
+        text,
+    ):
+        yield match["command"], match["rest"]
+
+
+@pytest.mark.parametrize(
+    "page", PAGES + SCRIPTS, ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_command_lines_use_real_options(page: Path) -> None:
+    """A pasted line would end with "no such option"."""
+    for command, rest in command_lines(page.read_text()):
+        if command in cli.commands:
+            known = {n for row in real(command) for n in row.names} | {"--help"}
+            used = set(re.findall(r"(?<!\S)(--[a-z-]+)", rest))
+            assert used <= known, f"{command}{rest}"
+
+
+def test_variables_are_real() -> None:
+    """A unit would set a variable that nothing reads."""
+    known = {row.twin for command in COMMANDS for row in real(command)}
+    known |= {"SERVICE_MONITOR_COMPLETE"}
+    for page in PAGES + SCRIPTS:
+        said = set(re.findall(r"SERVICE_MONITOR_[A-Z_]*[A-Z]", page.read_text()))
+        assert said <= known, page.name
+
+
+# links
+
+
+def anchors(page: Path) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", plain(heading).lower()) for heading in headings)
+    return {word.replace(" ", "-") for word in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    """A reader in trouble would land on a 404."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match("[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+# README and promises
+
+
+def promises() -> list[str]:
+    page = (ROOT / "docs/promises.md").read_text()
+    parts = sections(page).items()
+    texts = []
+    for heading, body in parts:
+        quote = " ".join(re.findall(r"^> ?(.*)$", body, re.MULTILINE))
+        number, _, name = heading.partition(". ")
+        text = (
+            f"{number}. *{name}* {quote}"
+            if number == "9"
+            else (f"{number}. *{name}.* {quote}")
+        )
+        texts.append(" ".join(text.split()))
+    return texts
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_page_begins_with_its_title(page: Path) -> None:
+    """A slip of an editor would be the first thing that a reader sees."""
+    assert page.read_text().startswith("# ")
+
+
+def test_readme_opens_with_the_two_commands() -> None:
+    """A newcomer would not get it running by pasting one line."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.DOTALL | re.M)
+    assert [block.strip() for block in blocks[:2]] == TWO_COMMANDS
+    assert "\n## " not in README.read_text().partition(TWO_COMMANDS[0])[0]
+
+
+def test_readme_makes_the_nine_promises() -> None:
+    """Users would rely on words that no test holds."""
+    readme = " ".join(sections(README.read_text())["Promises"].split())
+    assert [text[:2] for text in promises()] == [f"{n}." for n in range(1, 10)]
+    for text in promises():
+        assert text in readme
+
+
+def test_every_promise_names_its_tests() -> None:
+    """A promise would be words only."""
+    for heading, body in sections((ROOT / "docs/promises.md").read_text()).items():
+        assert re.search(r"\]\(\.\./(tests|integration)/\w+\.py\)", body), heading
+
+
+# constants and messages
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (plain(cells[0]), plain(cells[1]))
+        for cells in rows((ROOT / "docs/timing.md").read_text())
+        if cells[0].startswith("`service_monitor.")
+    ],
+)
+def test_documented_constants_are_the_real_ones(name: str, value: str) -> None:
+    """Worst-case figures would be worked out from wrong numbers."""
+    module, _, attribute = name.rpartition(".")
+    there = getattr(importlib.import_module(module), attribute)
+    assert parse_duration(value.replace(" ", "")) == there
+
+
+HOLE = "\0"
+
+
+def template(node: ast.expr) -> str | None:
+    """Give a message with a hole for each thing that is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.sub(r"%[sdr]", HOLE, node.value)
+    if isinstance(node, ast.JoinedStr):
+        parts = (
+            part.value if isinstance(part, ast.Constant) else HOLE
+            for part in node.values
+        )
+        return "".join(map(str, parts))
+    return None
+
+
+def sources() -> list[ast.Module]:
+    return [ast.parse(p.read_text()) for p in (ROOT / "service_monitor").rglob("*.py")]
+
+
+@functools.cache
+def logged() -> set[str]:
+    """Collect what the code logs."""
+    found = set()
+    for tree in sources():
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "log"
+            ):
+                message = node.args[1 if node.func.attr == "log" else 0]
+                found.add(template(message) or "")
+    return found
+
+
+@functools.cache
+def said() -> set[str]:
+    """Collect all texts in the code."""
+    nodes = (n for tree in sources() for n in ast.walk(tree) if isinstance(n, ast.expr))
+    return {text for text in map(template, nodes) if text}
+
+
+@functools.cache
+def pattern(form: str) -> re.Pattern[str]:
+    """Make a pattern of a message of the code.
+
+    In a hole the documents have `...`, or a text that the code has too, such as "up".
+    """
+    words = (re.escape(text) for text in said() if re.search(r"\w\w", text))
+    hole = "|".join([r"\.\.\.", *words])
+    pieces = map(re.escape, re.split(f"{HOLE}+", form))
+    return re.compile(f"(?:{hole})".join(pieces))
+
+
+def matches(message: str, form: str) -> bool:
+    return pattern(form).fullmatch(message) is not None
+
+
+def messages(heading: str) -> list[str]:
+    body = sections((ROOT / "docs/operations.md").read_text())[heading]
+    return [cells[0].strip("`") for cells in rows(body)]
+
+
+@pytest.mark.parametrize("message", messages("Log messages"))
+def test_documented_log_messages_exist(message: str) -> None:
+    """At 3 a.m. an operator would search the log for what is never logged."""
+    assert any(matches(message, form) for form in logged())
+
+
+def test_log_messages_are_documented() -> None:
+    """At 3 a.m. an operator would find a line that no page explains."""
+    known = messages("Log messages")
+    missing = [f for f in logged() if not any(matches(m, f) for m in known)]
+    assert not missing
+
+
+@pytest.mark.parametrize("message", messages("Errors"))
+def test_documented_errors_exist(message: str) -> None:
+    """An operator would wait for an error that never comes."""
+    forms = [form for form in said() if HOLE in form and re.search(r"\w\w", form)]
+    assert any(matches(message, form) for form in forms)

@@ -1,0 +1,518 @@
+"""Is the service up? One question, one deadline, whatever answers."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import http.cookiejar
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import responses
+
+from service_monitor import probe
+from service_monitor.calls import Stop
+from service_monitor.errors import Stopped
+from service_monitor.probe import MOST_READ, Result, Target, new_probe
+from service_monitor.timing import now
+from tests.certificates import Certificates
+from tests.commands import HANG, wait_until
+from tests.conftest import Serve
+from tests.loopback import (
+    Talk,
+    answering,
+    dripping,
+    hanging,
+    read_request,
+    status,
+    unused_port,
+)
+
+OK = status("200 OK")
+Header = dict[str, str]
+
+
+def ask(url: str, timeout: float = HANG, **how: object) -> Result:
+    """Probe once."""
+    return new_probe(Target(url, timeout, **how), Stop())()  # type: ignore[arg-type]
+
+
+def headers_of(request: bytes) -> Header:
+    lines = request.decode("latin-1").split("\r\n")[1:-2]
+    return dict(line.split(": ", 1) for line in lines)
+
+
+# what counts as up
+
+
+@pytest.mark.parametrize(
+    ("line", "up"),
+    [
+        ("200 OK", True),
+        ("204 No Content", True),
+        ("299 Whatever", True),
+        ("103 Early Hints", False),
+        ("301 Moved Permanently", False),
+        ("304 Not Modified", False),
+        ("401 Unauthorized", False),
+        ("404 Not Found", False),
+        ("500 Internal Server Error", False),
+        ("503 Service Unavailable", False),
+        ("999 Weird", False),
+    ],
+)
+def test_up_means_2xx(serve: Serve, line: str, up: bool) -> None:
+    """A node that answers 503 while it boots would let the next one start."""
+    assert ask(serve(answering(status(line))).url) == (up, line)
+
+
+@responses.activate
+@pytest.mark.parametrize("code", [200, 201, 226, 300, 308, 400, 429, 502])
+def test_only_the_first_digit_counts(code: int) -> None:
+    """Health pages with unusual codes would be misread."""
+    responses.get("http://service/health", status=code)
+    assert ask("http://service/health").ok is (code < 300)
+
+
+def test_a_redirect_is_not_followed(serve: Serve) -> None:
+    """A login page would pass for the service."""
+    healthy = serve(answering(OK))
+    server = serve(answering(status("302 Found", f"Location: {healthy.url}")))
+    ok, reason = ask(server.url)
+    assert not ok
+    assert reason == "302 Found, a redirect is not followed"
+    assert healthy.connections == 0
+
+
+def test_the_reason_may_be_missing(serve: Serve) -> None:
+    """Servers of HTTP/2 origin leave it out."""
+    assert ask(serve(answering(status("204"))).url) == (True, "204")
+    assert ask(serve(answering(status("500 "))).url) == (False, "500")
+
+
+def test_what_a_server_writes_is_tamed(serve: Serve) -> None:
+    """A service could forge lines of the log and fill the store."""
+    ok, reason = ask(serve(answering(status("200 \x1b[2J" + "x" * 1000))).url)
+    assert ok
+    assert reason.startswith(r"200 \x1b[2Jxxx")
+    assert len(reason) <= probe.LONGEST_REASON + len("...")
+
+
+# what goes wrong
+
+
+def test_nobody_listens() -> None:
+    """The operator would read a Python object instead of a reason."""
+    for scheme in "http", "tcp":
+        result = ask(f"{scheme}://127.0.0.1:{unused_port()}")
+        assert result == (False, "connection refused")
+
+
+def resetting(connection: socket.socket) -> None:
+    read_request(connection)
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+def closing(connection: socket.socket) -> None:
+    read_request(connection)
+
+
+GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
+MANY = b"".join(b"X-%d: y\r\n" % number for number in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("talk", "said"),
+    [
+        (resetting, "connection reset by peer"),
+        (closing, "remote end closed connection"),
+        (answering(GARBAGE), ""),
+        (answering(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "SSH-2.0-OpenSSH_9.6"),
+        (answering(b"HTTP/1.1 abc\r\n\r\n"), "abc"),
+        (answering(b"HTTP/1.1 200 OK\r\n" + MANY + b"\r\n"), "more than 100 headers"),
+        (answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000), "header line"),
+        (answering(b"HTTP/1.1 200 " + b"y" * 200_000), "status line"),
+        (answering(OK.replace(b"Length: 0", b"Length: 9")), "9 more expected"),
+        (answering(status("200 OK", "Transfer-Encoding: chunked", body=b"zz")), ""),
+    ],
+)
+def test_what_is_no_answer_is_down(serve: Serve, talk: Talk, said: str) -> None:
+    """`watch` would die with a traceback, and its service vanish."""
+    ok, reason = ask(serve(talk).url)
+    assert not ok
+    assert said.lower() in reason.lower()
+    assert reason
+    assert reason.isprintable()
+    assert "object at" not in reason
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_a_name_that_does_not_resolve(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """The reason would be a number of the resolver's."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert ask(f"{scheme}://es-1:1") == (False, "host name not found")
+
+
+def test_what_this_machine_lacks_is_no_reason_to_die(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container at its limit of processes would lose its `watch` for good."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    asking = new_probe(Target("tcp://127.0.0.1:1", HANG), Stop())
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert asking() == (False, "can't start new thread")
+
+
+# one deadline
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        hanging,
+        dripping(b"", b"H"),
+        dripping(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n", 0.02),
+        dripping(b"HTTP/1.1 200 OK\r\nX-A: ", b"b"),
+        dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"x"),
+        dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+        dripping(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"
+        ),
+        dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1"),
+    ],
+)
+def test_a_slow_service_costs_the_timeout_and_no_more(serve: Serve, talk: Talk) -> None:
+    """One drip would blind `watch` for ever, and its record lapse or lie."""
+    begun, server = now(), serve(talk)
+    assert ask(server.url, 0.3) == (False, "no answer within 0.3 s")
+    assert 0.29 <= now() - begun < HANG / 2
+    wait_until(lambda: server.connections > 0 and server.idle)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "tcp"])
+def test_a_black_hole_costs_the_timeout(serve: Serve, scheme: str) -> None:
+    """A full backlog or a firewall that drops would blind `watch`."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        fillers = []
+        for _ in range(8):  # nobody accepts: after a few the kernel drops
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(address)
+            fillers.append(filler)
+        time.sleep(0.05)
+        result = ask(f"{scheme}://127.0.0.1:{address[1]}", 0.3)
+        assert result == (False, "no answer within 0.3 s")
+        for filler in fillers:
+            filler.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_a_dead_name_server_costs_the_timeout(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """The resolver tries for 10 s and more, and no socket timeout bounds it."""
+    release = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        release.wait(HANG)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    begun = now()
+    assert ask(f"{scheme}://es-1:1", 0.2) == (False, "no answer within 0.2 s")
+    assert now() - begun < HANG / 2
+    release.set()
+
+
+def test_a_stop_ends_a_probe_at_once(serve: Serve) -> None:
+    """`systemctl stop` would wait for the slowest service."""
+    stop, begun = Stop(), now()
+    asking = new_probe(Target(serve(hanging).url, HANG), stop)
+    timer = threading.Timer(0.1, stop.request)
+    timer.start()
+    with pytest.raises(Stopped):
+        asking()
+    assert now() - begun < HANG / 2
+    timer.join()
+
+
+# no more is read than needed
+
+
+def flooding(start: bytes, sent: list[int]) -> Talk:
+    """Answer without end, and keep count."""
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(start)
+        while True:
+            sent.append(connection.send(b"x" * 65536))
+
+    return talk
+
+
+@pytest.mark.parametrize("start", [b"\r\n", b"Content-Length: 99999999999\r\n\r\n"])
+def test_an_endless_body_counts_as_answered(serve: Serve, start: bytes) -> None:
+    """A service that serves a dump as its first page would never be up."""
+    sent: list[int] = []
+    server = serve(flooding(b"HTTP/1.1 200 OK\r\n" + start, sent))
+    assert ask(server.url) == (True, "200 OK")
+    server.close()
+    assert sum(sent) < 50 * 1024 * 1024  # what fits into the kernel's buffers
+
+
+@pytest.mark.parametrize("size", [0, 1, MOST_READ - 1, MOST_READ, MOST_READ + 1])
+def test_a_body_of_any_size_is_an_answer(serve: Serve, size: int) -> None:
+    """Some health pages would pass for a failure."""
+    server = serve(answering(status("200 OK", body=b"x" * size)))
+    assert ask(server.url) == (True, "200 OK")
+
+
+def test_a_body_cut_off_is_no_answer(serve: Serve) -> None:
+    """A service that dies while it answers would hand the turn on."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
+    ok, reason = ask(serve(answering(head + b"twelve bytes")).url)
+    assert not ok
+    assert "12 bytes read" in reason
+
+
+def test_a_bomb_stays_packed(serve: Serve) -> None:
+    """300 MB of zeros in 300 KB took 600 MB of memory."""
+    bomb = gzip.compress(b"\0" * (256 * 1024 * 1024), 9)
+    server = serve(answering(status("200 OK", "Content-Encoding: gzip", body=bomb)))
+    ask(serve(answering(OK)).url)  # imports what is needed
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert ask(server.url) == (True, "200 OK")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 32 * 1024  # KiB
+
+
+# what is sent
+
+
+def test_asks_plainly(serve: Serve) -> None:
+    """Servers would keep connections open, compress, or take us for a browser."""
+    requests: list[bytes] = []
+    ask(serve(answering(OK, requests)).url + "_cluster/health?local=true")
+    assert requests[0].startswith(b"GET /_cluster/health?local=true HTTP/1.1\r\n")
+    sent = headers_of(requests[0])
+    assert sent.pop("Host").startswith("127.0.0.1:")
+    assert sent == {
+        "User-Agent": "service_monitor",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+        "Accept": "*/*",
+    }
+
+
+def test_credentials_of_the_url_are_sent_decoded(serve: Serve) -> None:
+    """A password with an @ in it would not let us in."""
+    requests: list[bytes] = []
+    url = serve(answering(OK, requests)).url.replace("//", "//us%3Aer:p%40ss%E2%82%AC@")
+    assert ask(url).ok
+    kind, _, token = headers_of(requests[0])["Authorization"].partition(" ")
+    assert kind == "Basic"
+    assert base64.b64decode(token).decode() == "us:er:p@ss€"
+    assert b"p%40" not in requests[0]
+
+
+def test_a_user_may_have_no_password(serve: Serve) -> None:
+    """API keys are often given as a user alone."""
+    requests: list[bytes] = []
+    assert ask(serve(answering(OK, requests)).url.replace("//", "//key@")).ok
+    token = headers_of(requests[0])["Authorization"].partition(" ")[2]
+    assert base64.b64decode(token) == b"key:"
+
+
+def test_headers_are_sent(serve: Serve) -> None:
+    """A service behind a token would never be up."""
+    requests: list[bytes] = []
+    headers = {"Authorization": "Bearer x", "Host": "es.example", "accept": "text/html"}
+    assert ask(serve(answering(OK, requests)).url, headers=headers).ok
+    sent = headers_of(requests[0])
+    assert sent["Authorization"] == "Bearer x"
+    assert sent["Host"] == "es.example"
+    assert {"accept": "text/html"}.items() <= {
+        k.lower(): v for k, v in sent.items()
+    }.items()
+    assert requests[0].lower().count(b"\r\naccept:") == 1
+
+
+def test_a_password_is_in_no_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """`status` and the log would tell it to everybody."""
+    url = f"http://user:s3cret@127.0.0.1:{unused_port()}/"
+    caplog.set_level("DEBUG")
+    assert ask(url) == (False, "connection refused")
+    assert "s3cret" not in caplog.text
+
+
+def test_cookies_are_not_kept(serve: Serve) -> None:
+    """A session of the first probe would hide that nobody else can log in."""
+    requests: list[bytes] = []
+    server = serve(answering(status("200 OK", "Set-Cookie: a=b; Path=/"), requests))
+    asking = new_probe(Target(server.url, HANG), Stop())
+    assert asking().ok
+    assert asking().ok
+    assert b"Cookie" not in requests[1]
+
+
+def test_the_cookie_jar_could_have_kept_them() -> None:
+    """The test above would pass for a reason of its own."""
+    assert http.cookiejar.DefaultCookiePolicy().is_not_allowed("127.0.0.1") is False
+
+
+def test_proxies_and_netrc_are_ignored(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A proxy's error page, or its health, would pass for the service's."""
+    proxy, requests = serve(answering(OK)), list[bytes]()
+    for name in "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY":
+        monkeypatch.setenv(name, proxy.url)
+    (tmp_path / ".netrc").write_text("default login user password s3cret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    server = serve(answering(status("503 Service Unavailable"), requests))
+    assert ask(server.url) == (False, "503 Service Unavailable")
+    assert proxy.connections == 0
+    assert b"Authorization" not in requests[0]
+
+
+def test_each_probe_connects_anew(serve: Serve) -> None:
+    """A kept connection says up although nobody listens any more, or is closed just
+    when the next probe is sent, and says down."""
+
+    def keeping(connection: socket.socket) -> None:
+        while True:
+            answering(OK)(connection)
+
+    server = serve(keeping)
+    asking = new_probe(Target(server.url, HANG), Stop())
+    assert asking().ok
+    assert asking().ok
+    assert server.connections == 2
+
+
+# TLS
+
+
+def test_a_certificate_of_the_given_ca(
+    serve: Serve, certificates: Certificates
+) -> None:
+    """A service with a CA of its own could not be watched."""
+    server = serve(answering(OK), tls=certificates.server_context())
+    assert ask(server.url, ca=certificates.ca) == (True, "200 OK")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_certificate_of_somebody_else(
+    serve: Serve, certificates: Certificates, strangers: Certificates, known: bool
+) -> None:
+    """Anybody in between could answer for the service."""
+    server = serve(answering(OK), tls=certificates.server_context())
+    ok, reason = ask(server.url, ca=strangers.ca if known else None)
+    assert not ok
+    assert reason.startswith("certificate not accepted: ")
+
+
+def test_a_certificate_of_another_host(
+    serve: Serve, certificates: Certificates
+) -> None:
+    """A certificate of the same CA for another host would do."""
+    server = serve(answering(OK), tls=certificates.server_context())
+    url = server.url.replace("127.0.0.1", "127.0.0.2")
+    ok, reason = ask(url, ca=certificates.ca)
+    assert not ok
+    assert reason
+
+
+def test_insecure_takes_any_certificate(
+    serve: Serve, certificates: Certificates, recwarn: pytest.WarningsRecorder
+) -> None:
+    """--insecure would do nothing, or warn at each probe."""
+    server = serve(answering(OK), tls=certificates.server_context())
+    assert ask(server.url, insecure=True) == (True, "200 OK")
+    assert not recwarn.list
+
+
+def test_the_environment_brings_no_ca(
+    serve: Serve, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable set for another program would decide whom we trust."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.ca)
+    monkeypatch.setenv("CURL_CA_BUNDLE", certificates.ca)
+    server = serve(answering(OK), tls=certificates.server_context())
+    assert not ask(server.url).ok
+
+
+def test_http_where_tls_is_spoken(serve: Serve, certificates: Certificates) -> None:
+    """A wrong scheme would be a riddle."""
+    secure = serve(answering(OK), tls=certificates.server_context())
+    assert not ask(secure.url.replace("https", "http"), HANG).ok
+    plain = serve(answering(OK))
+    ok, reason = ask(plain.url.replace("http", "https"), 0.5)
+    assert not ok
+    assert reason
+
+
+def test_a_handshake_that_hangs_costs_the_timeout(serve: Serve) -> None:
+    """TLS would stand outside of the deadline."""
+    server = serve(hanging)
+    ok, reason = ask(server.url.replace("http", "https"), 0.3, insecure=True)
+    assert (ok, reason) == (False, "no answer within 0.3 s")
+
+
+def test_a_drip_inside_of_tls_costs_the_timeout(
+    serve: Serve, certificates: Certificates
+) -> None:
+    """The sockets of TLS would not go down with the call."""
+    talk = dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x")
+    server = serve(talk, tls=certificates.server_context())
+    assert not ask(server.url, 0.3, ca=certificates.ca).ok
+    wait_until(lambda: server.connections > 0 and server.idle)
+
+
+# tcp
+
+
+def test_tcp_is_up_if_it_can_be_connected_to(serve: Serve) -> None:
+    """Services without HTTP could not be watched."""
+    server = serve(hanging)
+    assert ask(f"tcp://127.0.0.1:{server.port}") == (True, "connected")
+    assert ask(f"tcp://localhost:{server.port}") == (True, "connected")
+
+
+def test_tcp_over_ipv6() -> None:
+    """A service on IPv6 could not be watched."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        assert ask(f"tcp://[::1]:{server.getsockname()[1]}") == (True, "connected")
+
+
+def test_a_port_that_answers_itself_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP connects a free ephemeral port to itself now and then: a node that is not
+    even started would give its turn away."""
+
+    def connect(*_: object, **__: object) -> socket.socket:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        return sock
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert ask("tcp://127.0.0.1:1") == (False, "connection refused")

@@ -1,0 +1,239 @@
+"""The commands as processes: signals, pipes, locales."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service_monitor import __main__ as process
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.stores import Store
+from service_monitor.timing import now
+from tests.commands import (
+    HANG,
+    Run,
+    acquire,
+    environment,
+    finish,
+    is_up,
+    keys,
+    register,
+    started,
+    wait_until,
+)
+from tests.conftest import Serve
+from tests.loopback import answering, hanging, status
+
+
+def is_queued(store: Store, name: str) -> bool:
+    return f"es/lease/{name}" in keys(store)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_while_queued_leaves_no_ticket(
+    run: Run, store: Store, path: Path, number: int, code: int
+) -> None:
+    """`systemctl stop` would hang, and the queue wait for a node that is gone."""
+    assert acquire(run, "es-1").code == 0
+    argv = ["acquire-lease", "--label=es", "--service-id=es-2"]
+    with started(argv, environment(path)) as running:
+        wait_until(lambda: is_queued(store, "es-2"))
+        begun = now()
+        running.send_signal(number)
+        outcome = finish(running)
+    assert now() - begun < STOP_GRACE + 2
+    assert (outcome.code, outcome.out) == (code, "")
+    assert "Traceback" not in outcome.err
+    assert keys(store) == ["es/lease/es-1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_watch_well(
+    store: Store, path: Path, serve: Serve, number: int
+) -> None:
+    """Others would join a node that was stopped on purpose."""
+    url = serve(answering(status("200 OK"))).url
+    argv = ["watch", "--label=es", "--service-id=es-1", f"--monitor-url={url}"]
+    with started(argv, environment(path)) as running:
+        wait_until(lambda: is_up(store, "es/hosts/es-1"))
+        running.send_signal(number)
+        outcome = finish(running)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "Traceback" not in outcome.err
+    assert keys(store) == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["hosts", "--label=es", "--wait"],
+        ["acquire-lease", "--label=es"],
+        ["status"],
+        ["release-lease", "--label=es"],
+    ],
+)
+def test_a_store_that_hangs_does_not_hold_up_the_end(
+    path: Path, serve: Serve, argv: list[str]
+) -> None:
+    """The service manager would have to kill us."""
+    server = serve(hanging)
+    store = f"--store=etcd://127.0.0.1:{server.port}"
+    with started([*argv, store], environment(path)) as running:
+        wait_until(lambda: server.connections > 0)
+        begun = now()
+        running.terminate()
+        outcome = finish(running)
+    assert now() - begun < STOP_GRACE + 3
+    assert outcome.code == 143
+    assert "Traceback" not in outcome.err
+
+
+def test_a_signal_at_the_very_start(path: Path) -> None:
+    """A stop right after the start would be lost, or end in a traceback."""
+    argv = ["hosts", "--label=es", "--wait"]
+    for delay in 0.02, 0.06, 0.1, 0.2:
+        with started(argv, environment(path)) as running:
+            time.sleep(delay)
+            running.terminate()
+            outcome = finish(running)
+        assert outcome.code in (143, -signal.SIGTERM)  # before Python was up
+        assert outcome.err == ""
+
+
+def test_what_is_not_ours_cannot_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pipe that nobody reads, or a dead disk, would make SIGTERM do nothing."""
+    slept: list[float] = []
+    monkeypatch.setattr(signal, "sigwait", lambda _: signal.SIGTERM)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    stop = Stop()
+    with pytest.raises(SystemExit) as ended:
+        process._obey(stop)
+    assert ended.value.code == 143
+    assert stop.signal == signal.SIGTERM
+    assert slept[0] > STOP_GRACE
+
+
+def test_a_reader_that_goes_away(path: Path) -> None:
+    """`status | head` would end in a traceback."""
+    for argv in ["status"], ["status", "--help"], ["--version"]:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with started(argv, environment(path), stdout=writing) as running:
+            os.close(writing)
+            _, err = running.communicate(timeout=HANG)
+        assert (running.returncode, err) == (74, "")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["hosts", "--label=es"], ["status"], ["status", "--help"], ["--version"]],
+)
+def test_a_full_disk_is_not_an_answer(path: Path, argv: list[str]) -> None:
+    """A script would take an empty file for "no hosts"."""
+    env = environment(path)
+    with open("/dev/full", "w") as full, started(argv, env, stdout=full) as running:
+        _, err = running.communicate(timeout=HANG)
+    assert running.returncode == 74
+    assert err == "service-monitor: cannot go on: [Errno 28] No space left on device\n"
+
+
+def test_a_token_that_cannot_be_printed_is_given_back(store: Store, path: Path) -> None:
+    """The start script stops, and all others would wait for the lease's timeout."""
+    argv = ["acquire-lease", "--label=es", "--service-id=es-1", "--print-token"]
+    env = environment(path)
+    with open("/dev/full", "w") as full, started(argv, env, stdout=full) as running:
+        running.communicate(timeout=HANG)
+    assert running.returncode == 74
+    assert store.list("es/lease/").records == ()
+
+
+def test_a_full_stderr_does_not_change_the_exit_code(path: Path) -> None:
+    """A usage error would pass for "not acquired in time"."""
+    with open("/dev/full", "w") as full:
+        argv = ["acquire-lease", "--label=/"]
+        with started(argv, environment(path), stderr=full) as running:
+            running.communicate(timeout=HANG)
+    assert running.returncode == 2
+
+
+def test_a_closed_stdout_is_not_an_answer(path: Path) -> None:
+    """Data would get lost without a word."""
+    command = f"exec {sys.executable} -m service_monitor hosts --label=es >&-"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=environment(path),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 74
+    assert done.stderr == "service-monitor: cannot go on: stdout is closed\n"
+
+
+def test_a_closed_stderr_is_no_reason_to_fail(path: Path) -> None:
+    """A daemon without stderr would not run at all."""
+    command = f"exec {sys.executable} -m service_monitor acquire-lease --label=es"
+    done = subprocess.run(
+        ["sh", "-c", f"{command} --service-id=es-1 --print-token 2>&-"],
+        env=environment(path),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0
+    assert int(done.stdout) > 0
+
+
+def test_any_text_can_be_printed_anywhere(store: Store, path: Path) -> None:
+    """`status` would end in a traceback where the locale is plain C."""
+    register(store, "es-1", "käse€")
+    env = environment(path, PYTHONIOENCODING="latin-1")
+    with started(["status"], env, encoding="latin-1") as running:
+        outcome = finish(running)
+    assert outcome.code == 0
+    assert r"käse\u20ac" in outcome.out
+
+
+def test_the_installed_script_is_the_same(path: Path) -> None:
+    """The name in every document would not be found."""
+    script = Path(sys.executable).with_name("service-monitor")
+    for command in [str(script)], [sys.executable, "-m", "service_monitor"]:
+        done = subprocess.run(
+            [*command, "hosts", "--label=es"],
+            env=environment(path),
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_a_waiter_gets_its_turn_from_the_one_before(
+    run: Run, store: Store, path: Path, serve: Serve
+) -> None:
+    """Clustered services would not start one after the other: the whole point."""
+    assert acquire(run, "es-1", "--host=10.0.0.1").code == 0
+    argv = ["acquire-lease", "--label=es", "--service-id=es-2", "--print-token"]
+    url = serve(answering(status("200 OK"))).url
+    watch = ["watch", "--label=es", "--service-id=es-1", "--host=10.0.0.1"]
+    with started(argv, environment(path)) as waiter:
+        wait_until(lambda: is_queued(store, "es-2"))
+        with started([*watch, f"--monitor-url={url}"], environment(path)) as watcher:
+            outcome = finish(waiter)
+            assert outcome.code == 0
+            assert int(outcome.out) > 0
+            assert "position 1, held by es-1 (10.0.0.1)" in outcome.err
+            assert run("hosts", "--label=es").out == "10.0.0.1\n"
+            watcher.terminate()
+            assert finish(watcher).code == 0

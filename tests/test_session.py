@@ -1,0 +1,163 @@
+"""The keepalive beside its owner's work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service_monitor.errors import Conflict, RecordGone, Stopped, StoreUnavailable
+from service_monitor.records import Record
+from service_monitor.session import Session
+from service_monitor.timing import now
+from tests.commands import wait_until
+
+RECORD = Record("k", "v", 1, 1)
+TTL = 0.3
+
+
+class Store:
+    """Counts renewals; `outcome` decides what each one does."""
+
+    def __init__(
+        self, outcome: Callable[[int], Record | None] = lambda n: None
+    ) -> None:
+        self.renewals: list[float] = []
+        self.threads: set[str] = set()
+        self._outcome = outcome
+
+    def keep_alive(self, record: Record, ttl: float) -> Record:
+        self.renewals.append(now())
+        self.threads.add(threading.current_thread().name)
+        return self._outcome(len(self.renewals)) or record
+
+    def update(self, record: Record, value: str, ttl: float | None) -> Record:
+        return Record(record.key, value, record.created, record.version + 1)
+
+
+def session(store: Store, **settings: Any) -> Session:
+    return Session(store, RECORD, TTL, **settings)  # type: ignore[arg-type]
+
+
+def test_it_renews_every_third_of_the_ttl() -> None:
+    """One lost keepalive would cost the record."""
+    store = Store()
+    begun = now()
+    kept = session(store)
+    wait_until(lambda: len(store.renewals) >= 4)
+    kept.end()
+    assert store.renewals[3] - begun >= 4 * TTL / 3
+
+
+def test_after_the_end_nothing_is_renewed() -> None:
+    """A deregistered service would be kept alive by a thread left behind."""
+    store = Store()
+    kept = session(store)
+    kept.end()
+    time.sleep(0.25)
+    assert store.renewals == []
+
+
+def test_who_has_stalled_is_not_kept_alive() -> None:
+    """A hung watch would vouch for a dead service."""
+    store = Store()
+    vouched = [True]
+    kept = session(store, vouch=lambda: vouched[0])
+    wait_until(lambda: bool(store.renewals))
+    vouched[0] = False
+    time.sleep(0.15)  # one may be under way
+    before = len(store.renewals)
+    time.sleep(0.3)
+    assert len(store.renewals) == before
+    vouched[0] = True
+    wait_until(lambda: len(store.renewals) > before)
+    kept.end()
+
+
+def test_a_failed_renewal_is_hurried_after() -> None:
+    """A short outage would cost the record although time was left."""
+
+    def outcome(turn: int) -> None:
+        if turn < 3:
+            raise StoreUnavailable("away")
+
+    store = Store(outcome)
+    kept = Session(store, RECORD, 3.0)  # type: ignore[arg-type]
+    wait_until(lambda: len(store.renewals) >= 2)
+    kept.end()
+    assert store.renewals[1] - store.renewals[0] < 0.9  # where a third is 1 s
+
+
+@pytest.mark.parametrize(
+    "error", [RecordGone("k"), Conflict(RECORD), Stopped("a signal")]
+)
+def test_a_lost_record_or_a_stop_ends_it(error: Exception) -> None:
+    """The owner would believe in a record that nobody renews."""
+
+    def outcome(turn: int) -> None:
+        raise error
+
+    store = Store(outcome)
+    kept = session(store)
+    assert kept.keeps(RECORD)
+    time.sleep(0.4)
+    assert len(store.renewals) == 1
+    assert not kept.keeps(RECORD)
+
+
+def test_another_life_of_the_record_is_not_ours() -> None:
+    """After a lost reply the thread would renew what is no longer there."""
+    kept = session(Store())
+    assert not kept.keeps(Record("k", "v", 2, 2))
+    assert not kept.keeps(Record("k", "v", 1, 1, handle=7))
+    kept.end()
+
+
+def test_a_write_with_another_ttl_ends_it() -> None:
+    """A lease would be renewed as if it were still a waiting ticket."""
+    store = Store()
+    kept = session(store)
+    kept.update(RECORD, "held", 240)
+    time.sleep(0.25)
+    assert store.renewals == []
+
+
+def test_an_update_never_runs_beside_a_renewal() -> None:
+    """etcd v2's renewal changes the version, so the update would be refused."""
+    inside = threading.Event()
+    leave = threading.Event()
+
+    def outcome(turn: int) -> Record:
+        inside.set()
+        leave.wait(5)
+        return Record("k", "v", 1, 7)
+
+    kept = session(Store(outcome))
+    assert inside.wait(5)
+    updated: list[Record] = []
+    thread = threading.Thread(target=lambda: updated.append(kept.update(RECORD, "w")))
+    thread.start()
+    time.sleep(0.1)
+    assert updated == []
+    leave.set()
+    thread.join(5)
+    kept.end()
+    assert updated[0].value == "w"
+
+
+def test_a_wrong_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in a store would silently end the keepalive."""
+    seen: list[BaseException | None] = []
+    monkeypatch.setattr(
+        threading, "excepthook", lambda args: seen.append(args.exc_value)
+    )
+
+    def outcome(turn: int) -> None:
+        raise ZeroDivisionError
+
+    session(Store(outcome))
+    time.sleep(0.3)
+    assert isinstance(seen[0], ZeroDivisionError)

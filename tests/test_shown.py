@@ -1,0 +1,62 @@
+"""What was given, as it may be shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service_monitor.shown import mask_url, printable, quoted
+
+
+@given(st.text())
+def test_what_is_quoted_fits_on_a_line(text: str) -> None:
+    """A label with an escape code would clear the operator's screen."""
+    shown = quoted(text)
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert len(shown) <= 80
+
+
+@given(st.text(), st.integers(1, 50))
+def test_what_a_server_wrote_stays_on_its_line(text: str, longest: int) -> None:
+    """A reason phrase could forge lines of our log."""
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
+    assert len(printable(text, longest)) <= longest + len("...")
+
+
+def test_escapes_are_readable() -> None:
+    """Nobody could tell what was in there."""
+    assert printable("a\nb\x1b[2J\udcffé") == r"a\nb\x1b[2J\udcffé"
+    assert quoted("a" * 78) == f"'{'a' * 78}'"
+    assert quoted("a" * 79) == f"'{'a' * 75}...'"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:s3cret@h:80/x", "http://user:***@h:80/x"),
+        ("etcd://u:s3cret@h1,h2/p", "etcd://u:***@h1,h2/p"),
+        ("http://:s3cret@h", "http://:***@h"),
+        ("etcd://u:s3/c#r?e:t@h", "etcd://u:***@h"),
+        ("http://u:s3@cret@h", "http://u:***@h"),
+        ("http://u:s3\ncret@h", "http://u:***@h"),
+        ("x s3cret://u:p@h", "x s3cret://u:***@h"),
+        ("http://h:9200/x", "http://h:9200/x"),
+        ("http://h/x@y", "http://h/x@y"),
+        ("http://user@h", "http://user@h"),
+        ("http://[::1]:80/", "http://[::1]:80/"),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str) -> None:
+    """The service's password would be in every log."""
+    assert mask_url(url) == shown
+
+
+@given(st.text(alphabet="ab:/?#@[]% \n", max_size=30))
+def test_no_password_gets_through(password: str) -> None:
+    """A password that does not parse would be printed in the error that says so."""
+    masked = mask_url(f"etcd://user:<{password}>@host:1/p")
+    assert masked == "etcd://user:***@host:1/p"
