@@ -140,6 +140,7 @@ def test_stopped_watch_deregisters(
     assert cluster.keys(label) == []
 
 
+@pytest.mark.promise(9)
 def test_stopped_while_starting(
     containers: Containers, cluster: Cluster, label: str
 ) -> None:
@@ -163,6 +164,7 @@ def test_stopped_while_starting(
     assert cluster.keys(label) == []
 
 
+@pytest.mark.promise(9)
 def test_stopped_waiter_leaves_the_queue(
     containers: Containers, cluster: Cluster, label: str
 ) -> None:
