@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -194,10 +195,10 @@ def test_a_connection_that_dies_half_open_during_a_wait(
         proxy.silence()
     release(cluster, run, "es-1")
     released = time.monotonic()
-    assert waiter.wait(SOON) == 0, waiter
+    assert waiter.wait(2 * SOON) == 0, waiter
     assert waiter.ended is not None
     # "all": the look after 1 s may find a dead one first, for a third of 5 s.
-    assert waiter.ended - released < (2.5 if which == "watch only" else 4.5)
+    assert waiter.ended - released < (5 if which == "watch only" else 9)
 
 
 # The cluster
@@ -252,6 +253,7 @@ def test_the_leader_dies_during_a_hand_over(
     assert len(created(log, "es-2")) == len(created(log, "es-3")) == 1
 
 
+@pytest.mark.promise(8)
 @both
 @pytest.mark.parametrize("dead", [2, 3], ids=["quorum lost", "all restarted"])
 def test_an_outage_while_queued_keeps_the_place(
@@ -275,6 +277,7 @@ def test_an_outage_while_queued_keeps_the_place(
         assert "our ticket expired" not in waiter.stderr
 
 
+@pytest.mark.promise(8)
 @both
 def test_a_cut_off_member_gives_no_answer_rather_than_an_old_one(
     cluster: EtcdCluster, run: Commands, service: str, api: str
@@ -316,6 +319,7 @@ def test_a_full_store_is_waited_out(
 # Our own processes
 
 
+@pytest.mark.promise(1, 2)
 def test_a_waiter_that_was_frozen_past_its_ttl_queues_at_the_end(
     cluster: EtcdCluster, run: Commands, log: ChangeLog, label: str
 ) -> None:
@@ -325,7 +329,7 @@ def test_a_waiter_that_was_frozen_past_its_ttl_queues_at_the_end(
     frozen.stop()
     stopped = time.monotonic()
     wait_for("the end of es-2's ticket", lambda: "es-2" not in tickets(cluster, run))
-    assert time.monotonic() - stopped < WAITER_TTL + 3
+    assert time.monotonic() - stopped < WAITER_TTL + SOON
     time.sleep(max(0.0, stopped + 1.1 * WAITER_TTL - time.monotonic()))
     third = queued(run, "es-4")
     release(cluster, run, "es-1")
@@ -361,11 +365,21 @@ def test_a_frozen_watch_vouches_for_nobody(
     )
     wait_for("es-1 in hosts", lambda: listed(run) == "es-1", SOON)
     watch.stop()
-    wait_for("es-1 not in hosts", lambda: listed(run) == "", ttl + 5)
+    wait_for("es-1 not in hosts", lambda: listed(run) == "", ttl + SOON)
     watch.cont()
     wait_for("es-1 in hosts again", lambda: listed(run) == "es-1", SOON)
 
 
+def stopped_at(command: Command, delay: float) -> float:
+    """Stop it so long after its start; return the seconds that its end took."""
+    time.sleep(max(0.0, command.started + delay - time.monotonic()))
+    begun = time.monotonic()
+    command.term()
+    assert command.wait(SOON) in (143, -15), command  # -15: not yet ours
+    return time.monotonic() - begun
+
+
+@pytest.mark.promise(9)
 def test_a_stop_at_any_moment_leaves_nothing(
     cluster: EtcdCluster, run: Commands, label: str
 ) -> None:
@@ -374,20 +388,23 @@ def test_a_stop_at_any_moment_leaves_nothing(
     for proxy in cluster.proxies:
         proxy.latency(0.1)  # most moments are then in the middle of a request
     moments = random.Random(3)
+    late: set[str] = set()  # a machine too slow leaves no time for the store
     for turn in range(7):
         started = [acquire(run, f"es-{turn}-{n}") for n in range(3)]
-        for delay, command in zip(
-            sorted(moments.uniform(0, 1.2) for _ in started), started, strict=True
-        ):
-            due = command.started + delay
-            time.sleep(max(0.0, due - time.monotonic()))
-            command.term()
-        for command in started:
-            assert command.wait(SOON) in (143, -15), command  # -15: not yet ours
-            assert "cannot take the ticket back" not in command.stderr
-        assert tickets(cluster, run) == {"es-0": "held"}
+        delays = sorted(moments.uniform(0, 1.2) for _ in started)
+        with ThreadPoolExecutor(len(started)) as pool:
+            took = list(pool.map(stopped_at, started, delays))
+        for n, command in enumerate(started):
+            if took[n] > STOP_GRACE:
+                late.add(f"es-{turn}-{n}")
+            else:
+                assert "cannot take the ticket back" not in command.stderr
+        assert tickets(cluster, run).keys() - late == {"es-0"}
+    lapse = WAITER_TTL + SOON if late else 0
+    wait_for("their end", lambda: tickets(cluster, run) == {"es-0": "held"}, lapse)
 
 
+@pytest.mark.promise(9)
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("request_", [CREATE, GRANT], ids=["ticket", "lease"])
 def test_a_stop_between_a_write_and_its_reply_leaves_nothing(

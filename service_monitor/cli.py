@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from service_monitor import options
-from service_monitor.calls import STOP_GRACE, Stop, bounded
+from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import (
     ConfigError,
     ServiceMonitorError,
@@ -27,7 +27,7 @@ from service_monitor.errors import (
 from service_monitor.manual import STORE_FAILED, Command
 from service_monitor.options import option
 from service_monitor.shown import mask_url, printable
-from service_monitor.stores import CALL_TIMEOUT, Store, open_store
+from service_monitor.stores import Store, open_store
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
@@ -296,7 +296,7 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
         request = Request(
             label=given["label"],
             service_id=service_id,
-            host=given["host"] or _seen_host(store, stop),
+            host=given["host"] or _seen_host(store),
             lease_timeout=given["lease_timeout"],
             slots=given["slots"],
         )
@@ -429,33 +429,23 @@ def _host(given: str | None, url: str, store: Store, stop: Stop) -> str:
     said = False
     while True:
         try:
-            return advertised_host(given, url, lambda: _local_address(store, stop))
+            return advertised_host(given, url, store.local_address)
         except StoreUnavailable as error:
             if not said:
                 log.warning("%s; trying on", error)
             said = True
             stop.wait(RETRY)
+            stop.check()
 
 
-def _seen_host(store: Store, stop: Stop) -> str:
+def _seen_host(store: Store) -> str:
     """Return the host to show in the queue; nobody connects to it, any name will do."""
     import socket
 
     try:
-        return _local_address(store, stop)
+        return store.local_address()
     except StoreUnavailable:
         return socket.gethostname()
-
-
-def _local_address(store: Store, stop: Stop) -> str:
-    """Ask which address reaches the store; a resolver may hang, and we must not."""
-    try:
-        return bounded(store.local_address, CALL_TIMEOUT, stop, waits=True)
-    except TimeoutError:
-        raise StoreUnavailable(
-            "cannot tell in time which local address reaches the store: name this host "
-            "with --host"
-        ) from None
 
 
 def _print(text: str) -> None:

@@ -91,18 +91,23 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = POOLS
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Find none: `requests` would read the whole body to prepare for it."""
+
+
 def new_session(
     *,
     ca: str | None = None,
     cert: tuple[str, str] | None = None,
     verify: bool = True,
 ) -> requests.Session:
-    """Return a session without proxies, .netrc, cookies or retries of its own.
+    """Return a session without proxies, .netrc, cookies, redirects or retries.
 
     `ca` is a bundle's path (default: certifi's), `cert` the client's certificate and
     key.
     """
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     session.verify = ca if ca and verify else verify
     session.cert = cert

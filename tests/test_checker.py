@@ -315,8 +315,8 @@ def test_a_live_waiter_loses_its_place(pause: float) -> None:
     if pause:
         story.fault("pause", pause, run)
     story.later(4).gone("b")
-    story.later(3)
-    story.end(run, 143, nonces=["b"])
+    story.later(3).fault("term", run=run)
+    story.later(0.1).end(run, 143, nonces=["b"])
     assert story.broken() == (set() if pause else {"place"})
 
 
@@ -440,7 +440,8 @@ def test_a_lease_whose_time_began_before_its_grant(ends: float, broken: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("listed", "broken"), [(["a"], False), ([], True), (["a", "c"], True)]
+    ("listed", "broken"),
+    [(["a"], False), ([], True), (["a", "c"], True), (["a", "ghost"], True)],
 )
 def test_the_hosts_after_a_grant(listed: list[str], broken: bool) -> None:
     """Else a node could start without those that were up, or join what is not."""
@@ -452,6 +453,37 @@ def test_the_hosts_after_a_grant(listed: list[str], broken: bool) -> None:
     run = story.begin("hosts-begin", "b", grant=token)
     story.later(0.1).end(run, hosts=listed, grant=token)
     assert story.broken() == ({"hosts"} if broken else set())
+
+
+@pytest.mark.parametrize("why", ["term", "kill", "pause", "outage", ""])
+@pytest.mark.parametrize(
+    ("begun", "code"), [("hosts-begin", 69), ("enqueue", 1), ("watch-begin", 0)]
+)
+def test_a_command_that_ends_for_no_reason(begun: str, code: int, why: str) -> None:
+    """Else a `watch` that gives up by itself would just be started again."""
+    story = Story()
+    run = story.begin(begun, "a")
+    if why:
+        story.fault(why, 0.1, run, "store" if why == "outage" else "process")
+    story.later(0.2).end(run, code, grant=0, hosts=[])
+    assert story.broken() == (set() if why else {"ending"})
+
+
+@pytest.mark.parametrize(
+    ("recovery", "broken"), [(None, True), (0.5, True), (5.0, False)]
+)
+def test_a_fault_excuses_as_long_as_it_says(
+    recovery: float | None, broken: bool
+) -> None:
+    """Else a lost wake-up would hide behind a fault that cannot have caused it."""
+    story = Story()
+    story.event("fault", what="x", target="store", id=1, recovery=recovery)
+    story.later(1).event("mended", id=1)
+    run = story.begin("enqueue", "a", lease_timeout=LEASE)
+    story.put("a", "waiting")
+    story.later(2.5).put("a", "held")
+    story.end(run, 0, nonces=["a"])
+    assert ("wakeup" in story.broken()) == broken
 
 
 def test_a_host_that_goes_while_it_is_read() -> None:

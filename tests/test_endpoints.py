@@ -116,6 +116,8 @@ def test_a_password_comes_from_a_file(
         ("etcd://u@h", b"\n", "empty or too long"),
         ("etcd://u@h", b"s3cret" * 999, "empty or too long"),
         ("etcd://u@h", b"s3\xffcret", "not UTF-8"),
+        ("etcd://u@h", b"s3cret\n\n", "more than one line"),
+        ("etcd://u@h", b"s3cret\r\ns3cret", "more than one line"),
         ("etcd://u:s3cret@h", b"p", "needs a user, and no password"),
         ("etcd://h", b"p", "needs a user, and no password"),
     ],

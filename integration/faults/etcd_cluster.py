@@ -244,10 +244,10 @@ class EtcdCluster(Server):
             time.sleep(0.1)
         raise EtcdError("filling the database raised no alarm")
 
-    def drain(self) -> None:
+    def drain(self, upto: int | None = None) -> None:
         """Make room again: compact, defragment every member, disarm the alarm."""
         self._ask("/v3/kv/deleterange", {"key": _b64(f"{_FILLING}x")})
-        self.compact()
+        self.compact(upto)
         for i in range(self.size):
             with contextlib.suppress(requests.RequestException):  # one may be down
                 self.call(i, "/v3/maintenance/defragment", timeout=20)

@@ -15,10 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from integration.cluster import ending, environment
+from integration.etcd import uninterrupted
 
 CLI = (sys.executable, "-m", "service_monitor")
 HANG = 60.0  # seconds until a command that should have ended counts as hung
@@ -31,7 +32,7 @@ class Hung(AssertionError):
 class Command:
     """One process of the CLI; all that it says is kept. Times are time.monotonic()."""
 
-    def __init__(self, name: str, *options: str) -> None:
+    def __init__(self, name: str, *options: str, cli: Sequence[str] = CLI) -> None:
         self.name = name
         self.options = options
         self._out, self._err = (os.memfd_create(name) for name in ("out", "err"))
@@ -39,7 +40,7 @@ class Command:
         self.ended: float | None = None
         self.started = time.monotonic()
         self._process = subprocess.Popen(
-            [*CLI, name, *options],
+            [*cli, name, *options],
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -149,11 +150,15 @@ class Command:
 
 
 class Commands:
-    """Starts commands on one store and label; leaving it kills those still running."""
+    """Starts commands on one store and label; leaving it kills those still running.
 
-    def __init__(self, store: str, label: str) -> None:
+    `cli` is what comes before a command's name.
+    """
+
+    def __init__(self, store: str, label: str, cli: Sequence[str] = CLI) -> None:
         self.store = store
         self.label = label
+        self.cli = cli
         self.started: list[Command] = []
         self._lock = threading.Lock()
 
@@ -169,8 +174,8 @@ class Commands:
     def __call__(self, name: str, *options: str, store: str | None = None) -> Command:
         """Start a command with --label and --store filled in."""
         where = (f"--label={self.label}", f"--store={store or self.store}")
-        with self._lock:
-            self.started.append(Command(name, *where, *options))
+        with self._lock, uninterrupted():
+            self.started.append(Command(name, *where, *options, cli=self.cli))
             return self.started[-1]
 
 

@@ -3,8 +3,8 @@
 No I/O and no clock. Rules about who and in which order rest on the store's order alone.
 Rules about time use bounds: a change took place between its `after` and its `at`, so
 "too late" means that even the shortest time between two things was too long. Time is
-excused while a declared fault lasted that had a part in it: of the store (and for
-`recovery` seconds more), a pause of the process concerned, a stall of the machine.
+excused while a declared fault lasted that had a part in it: of the store (and for as
+many seconds more as it says), a pause of the process concerned, a stall of the machine.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ class Rules:
     """What was promised in this run; seconds."""
 
     slots: int = 1
-    slots_of: Mapping[str, int] = field(default_factory=dict)
     waiter_ttl: float = 15.0
     host_ttl: float = 15.0
     wakeup: float = 1.0
     takeover: float = 1.5
-    recovery: float = 7.0  # docs/timing.md: a call that hangs, and 2 s of back-off
+    recovery: float = 7.0  # where a fault of the store does not say how long
     resume: float = 1.0  # until a process that was paused is itself again
 
 
@@ -153,9 +152,6 @@ class History:
         self.acquisitions: dict[tuple[str, str, object], Stay] = {}
         self._read_changes()
 
-    def slots(self, label: str) -> int:
-        return self.rules.slots_of.get(label, self.rules.slots)
-
     def of(self, role: str, code: int | None = None) -> list[Process]:
         """List the ended commands of one kind, oldest first."""
         return [
@@ -208,7 +204,7 @@ class History:
         Of these processes, or of the waiters ahead: as long as their tickets are there.
         """
         spans = [
-            *self._near(self.store_faults, a, b, self.rules.recovery),
+            *self._near(self.store_faults, a, b, 0.0),
             *self._near(self.stalls, a, b, 0.5),
         ]
         for process in processes:
@@ -232,7 +228,7 @@ class History:
 
     def last_fault(self, a: float, b: float) -> float:
         """Return when time began to run undisturbed: a, or the last fault's end."""
-        spans = self._near(self.store_faults, a, b, self.rules.recovery)
+        spans = self._near(self.store_faults, a, b, 0.0)
         return min(b, max([a, *(end for _, end in spans)]))
 
     @staticmethod
@@ -279,7 +275,9 @@ class History:
     def _span(self, fault: Event, since: float, until: float) -> None:
         process = self.processes.get(fault.run)
         if fault.data["target"] == "store":
-            self.store_faults.append((since, until))
+            recovery = fault.data.get("recovery", self.rules.recovery)
+            if recovery is not None:
+                self.store_faults.append((since, until + recovery))
         elif fault.data["target"] == "machine":
             self.stalls.append((since, until))
         elif process and fault.data["what"] == "pause":
@@ -319,8 +317,8 @@ def exclusion(history: History) -> Iterator[Violation]:
         for _, change, queue in history.tickets(label):
             held = [name for name, stay in queue.items() if stay.state == "held"]
             is_new = change.name in held
-            if len(held) > history.slots(label) and is_new:
-                text = f"{' and '.join(held)} hold, slots {history.slots(label)}"
+            if len(held) > history.rules.slots and is_new:
+                text = f"{' and '.join(held)} hold, slots {history.rules.slots}"
                 yield Violation("exclusion", change.at, text, change)
 
 
@@ -336,7 +334,7 @@ def order(history: History) -> Iterator[Violation]:
                 for name, other in queue.items()
                 if other.change.created < change.created
             ]
-            if len(ahead) >= history.slots(label):
+            if len(ahead) >= history.rules.slots:
                 text = f"{change.name} was granted the lease before {', '.join(ahead)}"
                 yield Violation("order", change.at, text, change)
 
@@ -376,7 +374,7 @@ def wakeup(history: History) -> Iterator[Violation]:
         final = Change(history.over, history.over, label, "gap", "", 0, 0, None)
         steps = history.tickets(label)
         for change, queue in [*((c, q) for _, c, q in steps), (final, {})]:
-            head = list(queue.values())[: history.slots(label)]
+            head = list(queue.values())[: history.rules.slots]
             now = {s.nonce: s for s in head if s.state == "waiting"}
             for nonce in turn.keys() - now.keys():
                 stay, since, ahead = turn.pop(nonce)
@@ -528,11 +526,16 @@ def released(history: History) -> Iterator[Violation]:
 def hosts(history: History) -> Iterator[Violation]:
     """The hosts read after a grant are those that were up, all who had released too."""
     names: dict[str, set[str]] = defaultdict(set)
-    for label, kind, name in history.by_key:
+    known: dict[str, set[str]] = defaultdict(set)
+    for (label, kind, name), stays in history.by_key.items():
         if kind == "hosts":
             names[label].add(name)
+            known[label] |= {str((s.change.value or {}).get("host")) for s in stays}
     for process in history.of("hosts", 0):
         listed = set(process.told("hosts"))
+        for host in sorted(listed - known[process.label]):
+            text = f"{process} lists {host}, which never was in the store"
+            yield Violation("hosts", process.end, text, process.finish)
         grant = history.lease(process, process.told("grant"))
         for name in sorted(names[process.label]):
             stays = history.by_key[process.label, "hosts", name]
@@ -569,10 +572,22 @@ def orphans(history: History) -> Iterator[Violation]:
             yield Violation("orphans", history.over, text, stay.change)
 
 
+def ending(history: History) -> Iterator[Violation]:
+    """A command fails, and `watch` ends, only by a signal or by a fault."""
+    for process in history.processes.values():
+        well = process.code == 0 and process.role != "watch"
+        asked = process.signalled < process.end or process.died < INF
+        if process.finish is None or well or asked:
+            continue
+        if not history.disturbed(process.begin.at, process.end, process):
+            text = f"{process} ended with {process.code}, and nothing was wrong"
+            yield Violation("ending", process.end, text, process.finish)
+
+
 Rule = Callable[[History], Iterator[Violation]]
 RULES: tuple[Rule, ...] = (
     *(exclusion, order, belief, wakeup, takeover, place, exit_code, tokens),
-    *(clean_exit, released, hosts, orphans),
+    *(clean_exit, released, hosts, orphans, ending),
 )
 
 

@@ -48,7 +48,7 @@ class Observer(ABC):
         self.changes: list[Change] = []
         self.live: dict[Key, Change] = {}
         self.changed = threading.Condition()
-        self.outages = 0
+        self.failed = ""  # a bug of ours: nothing is observed any more
         self._verified = now()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -92,8 +92,10 @@ class Observer(ABC):
             try:
                 work()
             except TROUBLE:
-                self.outages += 1
                 self._closing.wait(0.1)
+            except BaseException as error:
+                self.failed = repr(error)
+                raise
 
     def _note(self, change: Change) -> None:
         """Take one change in; the lock of `changed` is held."""

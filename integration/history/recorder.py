@@ -114,9 +114,9 @@ class Recorder:
         self("fault", what=what, target=target, id=number, **more)
         return number
 
-    def mended(self, number: int) -> None:
-        """Record a fault's end; call after the mending."""
-        self("mended", id=number)
+    def mended(self, number: int, *, struck: bool = True) -> None:
+        """Record a fault's end, and whether it had an effect; call after it."""
+        self("mended", id=number, struck=struck)
 
     def close(self) -> None:
         if self._file:

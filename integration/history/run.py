@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from integration.history.checker import (
 )
 from integration.history.recorder import Change, Event, write_lines
 from integration.history.store_faults import ClusterFaults, FaultSource, SqliteFaults
-from integration.history.workload import Rig, Settings
+from integration.history.workload import IN_A_TRANSACTION, STOPS, Rig, Settings
 
 QUOTA = 64 * 2**20  # bytes; what a long run writes must fit, compaction is a fault
 DRAWN = 60.0  # seconds of one label that the page shows, around the first violation
@@ -58,7 +58,8 @@ class Outcome:
     @property
     def errors(self) -> list[str]:
         """List what went wrong with the run itself, or ended as no command may."""
-        return [str(event) for event in self.events if event.kind == "error"]
+        lost = [str(change) for change in self.changes if change.kind == "gap"]
+        return [*(str(event) for event in self.events if event.kind == "error"), *lost]
 
     def outages(self) -> Iterator[timeline.Phase]:
         """List the faults of the store, and how long each lasted."""
@@ -72,20 +73,28 @@ class Outcome:
 
     @property
     def faults(self) -> dict[str, Counter[str]]:
-        """Count the faults of the store, of our processes, and of the machine."""
+        """Count the faults that struck: of the store, and of our processes."""
+        missed = {
+            event.data["id"]
+            for event in self.events
+            if event.kind == "mended" and not event.data.get("struck", True)
+        }
         roles = {e.run: BEGIN[e.kind] for e in self.events if e.kind in BEGIN}
         counts: dict[str, Counter[str]] = {}
         for event in self.events:
+            if event.kind != "fault" or event.data["id"] in missed:
+                continue
             # A `watch` that is stopped because its node goes down is no fault.
-            if event.kind != "fault" or event.data.get("orderly"):
+            if event.data.get("orderly") or event.data.get("noticed"):
                 continue
             what, target = str(event.data["what"]), str(event.data["target"])
             if target == "process":
                 what = f"{what} {roles[event.run]}"
             if of := event.data.get("of"):
                 what += f" of {of}"
-            if event.data.get("where"):
-                what += " at a store call"
+            if where := event.data.get("where"):
+                inside = where == IN_A_TRANSACTION
+                what += " inside a transaction" if inside else " at a store call"
             if ttls := event.data.get("ttls"):
                 what += f" for {ttls:g} ttl"
             counts.setdefault(target, Counter())[what] += 1
@@ -196,20 +205,23 @@ def report(outcome: Outcome) -> str:
     history = History(outcome.events, outcome.changes, outcome.settings.rules())
     handovers, takeovers = changeovers(history)
     quiet = [(a, b) for a, b in handovers if not history.disturbed(a, b)]
-    codes = Counter(
-        str(event.data.get("code"))
-        for event in outcome.events
-        if event.kind == "acquire"
-    )
+    codes: dict[str, Counter[object]] = defaultdict(Counter)
+    for process in history.processes.values():
+        codes[process.role][process.code] += 1
     errors = outcome.errors
-    gaps = sum(change.kind == "gap" for change in outcome.changes)
+    noticed = Counter(e.data["what"] for e in outcome.events if e.data.get("noticed"))
+    excused = ", ".join(f"{what} {n}" for what, n in noticed.items()) or "none"
     rate = outcome.acquisitions / outcome.seconds * 60
     told = [
         f"seed {settings.seed}, {settings.labels} labels of {settings.nodes} nodes, "
         f"{outcome.seconds:g} s, waiter ttl {settings.waiter_ttl:g} s",
         f"acquisitions   {outcome.acquisitions} ({rate:.0f} a minute)",
-        "exit codes     " + ", ".join(f"{c}: {n}" for c, n in codes.most_common()),
-        f"store changes  {len(outcome.changes)}, gaps {gaps}",
+        *(
+            f"{role:15}" + ", ".join(f"{n} ended {c}" for c, n in ended.most_common())
+            for role, ended in sorted(codes.items())
+        ),
+        f"store changes  {len(outcome.changes)}",
+        f"noticed        {excused}",
         f"hand-over      {percentiles(handovers)}",
         f"  undisturbed  {percentiles(quiet)}",
         f"takeover       {percentiles(takeovers)}",
@@ -309,6 +321,7 @@ def command(
             calm=calm,
             waiter_ttl=waiter_ttl,
             bug=bug,
+            stops=(*STOPS, IN_A_TRANSACTION) if "sqlite" in target.url else STOPS,
         )
         outcome = fire(settings, minutes * 60, keep, target.faults)
     click.echo(report(outcome))

@@ -1,7 +1,7 @@
 """What can befall a store while a workload runs; `workload.Rig` draws from it.
 
 Each kind begins by a verb that takes effect before it returns and gives what mends it,
-which returns when the store serves again.
+which returns when the store serves again, and whether the fault struck anybody.
 """
 
 from __future__ import annotations
@@ -17,18 +17,29 @@ from urllib.parse import unquote
 from integration.faults.etcd_cluster import EtcdCluster
 from integration.history.observer import Etcd3Observer, Observer
 
-Mend = Callable[[], None]
+Mend = Callable[[], bool]
 LATENCY = (1.0, 4.5)  # seconds; a call may take 5
 COMPACT_EVERY = 0.2  # seconds
+CALL_HANGS = 7.0  # docs/timing.md: seconds of a call that hangs, and of back-off
+_RECOVERY = {  # where no call hangs there is only the back-off
+    "connections reset": 3.0,
+    "connections refused": 3.0,
+    "compaction": None,
+}
 
 
 class FaultSource(Protocol):
     """Faults of the store: `inject` begins one and gives what mends it.
 
-    Each is declared to the checker while it lasts, and `Rules.recovery` longer.
+    Each is declared to the checker while it lasts and `recovery` seconds more, None if
+    it excuses nothing. `heal` mends everything.
     """
 
     def kinds(self) -> Sequence[str]: ...
+
+    def recovery(self, kind: str) -> float | None: ...
+
+    def heal(self) -> None: ...
 
     def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend: ...
 
@@ -54,17 +65,21 @@ class ClusterFaults:
             "replies lost": self._lose_replies,
         }
         if not v2:  # the v2 API has no quota, and forgets by itself
-            self._verbs |= {"no space": self._fill, "compaction": lambda _: self._heal}
+            self._verbs |= {"no space": self._fill, "compaction": self._compact}
 
     def kinds(self) -> Sequence[str]:
         return list(self._verbs)
 
+    def recovery(self, kind: str) -> float | None:
+        return _RECOVERY.get(kind, CALL_HANGS)
+
     def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend:
-        mend = self._verbs[kind](chance)
-        if kind != "compaction":
-            return mend
-        assert isinstance(observer, Etcd3Observer)
-        return self._compact(observer)
+        self._observer = observer
+        return self._verbs[kind](chance)
+
+    def heal(self) -> None:
+        self._cluster.heal()
+        self._cluster.wait_healthy()
 
     def _member(self, chance: random.Random) -> int:
         """Choose a member, the leader as often as all others together."""
@@ -72,9 +87,14 @@ class ClusterFaults:
             return self._cluster.leader()
         return chance.randrange(self._cluster.size)
 
-    def _heal(self) -> None:
-        self._cluster.heal()
-        self._cluster.wait_healthy()
+    def _heal(self) -> bool:
+        self.heal()
+        return True
+
+    def _seen(self) -> int:
+        """Return the revision that the observer has read: it must not lose the rest."""
+        assert isinstance(self._observer, Etcd3Observer)
+        return self._observer.revision
 
     def _kill(self, chance: random.Random) -> Mend:
         self._cluster.kill(self._member(chance))
@@ -106,27 +126,29 @@ class ClusterFaults:
     def _fill(self, _: random.Random) -> Mend:
         self._cluster.fill()
 
-        def drain() -> None:
-            self._cluster.drain()
-            self._heal()
+        def drain() -> bool:
+            filled = self._cluster.revision()
+            self._observer.wait(lambda: self._seen() >= filled, CALL_HANGS)
+            self._cluster.drain(upto=self._seen())
+            return self._heal()
 
         return drain
 
-    def _compact(self, observer: Etcd3Observer) -> Mend:
-        """Forget the history again and again, but not what the observer has to read."""
+    def _compact(self, _: random.Random) -> Mend:
+        """Forget the history again and again."""
         over = threading.Event()
 
         def compact() -> None:
             while not over.wait(COMPACT_EVERY):
-                self._cluster.compact(upto=observer.revision)
+                self._cluster.compact(upto=self._seen())
 
         thread = threading.Thread(target=compact, daemon=True)
         thread.start()
 
-        def end() -> None:
+        def end() -> bool:
             over.set()
             thread.join()
-            self._heal()
+            return self._heal()
 
         return end
 
@@ -147,11 +169,16 @@ class ClusterFaults:
         return self._heal
 
     def _lose_replies(self, chance: random.Random) -> Mend:
-        hang = chance.random() < 0.5
-        for proxy in self._cluster.proxies:
-            count = chance.randrange(1, 8)
-            proxy.lose_replies(count, self._write, hang=hang)
-        return self._heal
+        hang, proxies = chance.random() < 0.5, self._cluster.proxies
+        before = sum(proxy.lost for proxy in proxies)
+        for proxy in proxies:
+            proxy.lose_replies(chance.randrange(1, 8), self._write, hang=hang)
+
+        def end() -> bool:
+            self.heal()
+            return sum(proxy.lost for proxy in proxies) > before
+
+        return end
 
     def _some(self, chance: random.Random) -> Sequence[int]:
         size = self._cluster.size
@@ -167,14 +194,21 @@ class SqliteFaults:
     def kinds(self) -> Sequence[str]:
         return ["file locked"]
 
+    def recovery(self, kind: str) -> float | None:
+        return CALL_HANGS
+
+    def heal(self) -> None:
+        """Do nothing: a lock goes with its connection."""
+
     def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend:
         db = sqlite3.connect(
             self._path, timeout=60, isolation_level=None, check_same_thread=False
         )
         db.execute("BEGIN IMMEDIATE")
 
-        def mend() -> None:
+        def mend() -> bool:
             with closing(db):
                 db.execute("ROLLBACK")
+            return True
 
         return mend

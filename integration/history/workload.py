@@ -23,20 +23,21 @@ from integration.history.checker import Rules
 from integration.history.launcher import Command, Launcher
 from integration.history.observer import Observer, observe
 from integration.history.recorder import Recorder
-from integration.history.store_faults import FaultSource
+from integration.history.store_faults import CALL_HANGS, FaultSource
 from service_monitor.timing import now
 
-HANG = 60.0  # seconds after which a command counts as hung
+HANG = 60.0  # seconds after which a command counts as hung, its queue apart
 EXPECTED = {0, 1, 69, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 STALL = 0.35  # seconds that a sleep of STALL_LOOK may take at most
 STALL_LOOK = 0.05
 PAUSES = (0.7, 1.1, 2.0)  # of the ttl that the pause is about
-LULLS = (1.0, 4.0, 15.0)  # seconds between two faults of the store, half to all of it
+LULLS = (1.0, 4.0, 15.0, 30.0)  # seconds between faults of the store, half to all of it
 BOUTS = (0.5, 2.0, 6.0)  # seconds that one lasts, and what its mending takes
 STOPS = (
     *("create:before", "create:after", "list:after", "update:before"),
     *("update:held", "update:after"),
 )
+IN_A_TRANSACTION = "_live:after"  # of SQLite: nobody else can write then
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,17 @@ class Settings:
     bug: str | None = None
     fates: tuple[str, ...] = ()  # only these, if any
     stops: tuple[str, ...] = STOPS
-    recovery: float = 7.0
     observed: str = ""  # the URL past the proxies, if there are any
 
     def rules(self) -> Rules:
         return Rules(
-            slots=self.slots,
-            waiter_ttl=self.waiter_ttl,
-            host_ttl=self.host_ttl,
-            recovery=self.recovery,
+            slots=self.slots, waiter_ttl=self.waiter_ttl, host_ttl=self.host_ttl
         )
+
+    @property
+    def patience(self) -> float:
+        """Return the seconds after which a command counts as hung."""
+        return HANG + self.nodes * max(self.lease_timeouts)
 
 
 # What may befall a node, and how often relative to the others.
@@ -135,6 +137,27 @@ def lives(settings: Settings, label: int, node: int) -> Iterator[Life]:
         )
 
 
+def turned(url: str, by: int) -> str:
+    """Let a store's URL begin with another one of its hosts."""
+    scheme, _, rest = url.partition("://")
+    hosts, slash, path = rest.partition("/")
+    names = hosts.split(",")
+    by %= len(names)
+    return f"{scheme}://{','.join(names[by:] + names[:by])}{slash}{path}"
+
+
+def strikes(seed: int, kinds: Sequence[str]) -> Iterator[tuple[float, str, float]]:
+    """Draw the faults of a store: seconds before it, its kind, and how long it lasts.
+
+    Each kind comes as often as any other.
+    """
+    chance = random.Random(f"{seed}/store")
+    while True:
+        for kind in chance.sample(kinds, len(kinds)):
+            lull = chance.choice(LULLS) * chance.uniform(0.5, 1)
+            yield lull, kind, chance.choice(BOUTS)
+
+
 class Services:
     """The fake services of all nodes: each answers 200 or 503, perhaps late."""
 
@@ -179,6 +202,7 @@ class Node:
         self.rig = rig
         self.label = f"l{label}"
         self.name = f"n{number}"
+        self.number = number
         self.path = f"{self.label}/{self.name}"
         self.watch: Command | None = None
         self._lives = lives(rig.settings, label, number)
@@ -247,17 +271,19 @@ class Node:
                 told: dict[str, Any] = {"run": run, "label": self.label}
                 told |= {"node": self.name, "ttls": data["ttls"]}
                 number = rig.record.fault("pause", "process", where=where, **told)
-                rig.paused.add(number)
+                rig.pausing(number)
                 rig.later(data["lasting"], lambda: rig.go_on(command, number))
 
         rig.record(kind, self.label, self.name, run, **data)
-        options = ("--store", rig.settings.store, "--label", self.label)
+        # Else all would meet one member first, and nobody the faults of the others.
+        store = turned(rig.settings.store, self.number)
+        options = ("--store", store, "--label", self.label)
         command = rig.launcher.start([*argv, *options], run, where, stopped)
         rig.running.add(command)
         return command
 
     def _finish(self, kind: str, command: Command, **data: Any) -> None:
-        if not command.wait(HANG):
+        if not command.wait(self.rig.settings.patience):
             self.rig.record("error", self.label, self.name, command.run, what="hangs")
             command.send(signal.SIGKILL)
             command.wait()
@@ -302,7 +328,7 @@ class Node:
         return int(command.stdout) if command.code == 0 else None
 
     def _finish_acquire(self, command: Command) -> None:
-        command.wait(HANG)
+        command.wait(self.rig.settings.patience)
         token = command.stdout.strip()
         told = {"token": int(token)} if token.isdecimal() else {}
         self._finish("acquire", command, **told)
@@ -341,7 +367,7 @@ class Node:
             what = number.name.removeprefix("SIG").lower()
             self._signal(watch, what, **{"orderly": what == "term", **more})
             if what != "kill":  # if it is stopped it would never see it
-                self.rig.go_on_all(watch)
+                watch.send(signal.SIGCONT)
             self._finish("watch-end", watch)
 
     def _release(self, grant: int) -> None:
@@ -357,7 +383,7 @@ class Node:
             return ticket is None or ticket.version != grant or self.rig.over.is_set()
 
         kind = "lost" if gone() and life.fate != "release-by-hand" else "release-seen"
-        observer.wait(gone, life.lease_timeout + self.rig.settings.recovery + 2)
+        observer.wait(gone, life.lease_timeout + CALL_HANGS + 2)
         self.rig.record(kind, self.label, self.name, token=grant)
 
     def _healthy(self, up: bool) -> None:
@@ -374,17 +400,18 @@ class Node:
             return
         told = {"run": command.run, "label": self.label, "node": self.name, **more}
         number = self.rig.record.fault(what, "process", **told)
-        command.send(signal.Signals[f"SIG{what.upper()}"])
-        self.rig.record.mended(number)
+        struck = command.send(signal.Signals[f"SIG{what.upper()}"])
+        self.rig.record.mended(number, struck=struck)
 
     def _pause(self, command: Command, life: Life) -> None:
         told: dict[str, Any] = {"run": command.run, "label": self.label}
         told |= {"node": self.name, "ttls": life.ttls}
         number = self.rig.record.fault("pause", "process", **told)
-        self.rig.paused.add(number)
-        command.send(signal.SIGSTOP)
-        self.rig.over.wait(life.lasting)
-        self.rig.go_on(command, number)
+        self.rig.pausing(number)
+        struck = command.send(signal.SIGSTOP)
+        if struck:
+            self.rig.over.wait(life.lasting)
+        self.rig.go_on(command, number, struck=struck)
 
     def end(self) -> None:
         """End what is left of the node."""
@@ -404,6 +431,7 @@ class Rig:
         settings, self.over = self.settings, threading.Event()
         self.running: set[Command] = set()
         self.paused: set[int] = set()
+        self.pauses = 0  # so far
         self._timers: list[threading.Timer] = []
         with ExitStack() as stack:
             path = self.directory and self.directory / "events.jsonl"
@@ -437,7 +465,7 @@ class Rig:
         for node in self.nodes:
             node.thread.start()
         if self.faults:
-            self._thread(self._strike)
+            self._thread(self._strike, keep=True)
 
     def run(
         self,
@@ -463,22 +491,31 @@ class Rig:
             self.observer.changed.notify_all()
         for timer in list(self._timers):
             timer.join()
+        told: set[Command] = set()
         for node in self.nodes:
             while node.thread.is_alive():
-                for command in list(self.running):
-                    if node.watch is not command:
-                        command.send(signal.SIGTERM)
+                watches = {other.watch for other in self.nodes}
+                for command in self.running - watches - told:
+                    told.add(command)
+                    more = {"run": command.run, "orderly": True}
+                    number = self.record.fault("term", "process", **more)
+                    command.send(signal.SIGTERM)
+                    self.record.mended(number)
                 node.thread.join(0.5)
         for node in self.nodes:
             node.end()
         settings = self.settings
         longest = max(settings.waiter_ttl, settings.host_ttl, *settings.lease_timeouts)
-        patience = 2 * longest + 2 if drain else 1
+        patience = 2 * longest + CALL_HANGS + 2 if drain else 1
         self.observer.wait(lambda: not self.observer.live, patience)
+        if self.observer.failed:
+            self.record("error", what=f"the observer: {self.observer.failed}")
         self.record("end")
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
+        for timer in self._timers:  # no fault may outlive what it befalls
+            timer.join()
         self._stack.close()
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
@@ -490,13 +527,14 @@ class Rig:
 
         self._thread(wait, keep=True)
 
-    def go_on(self, command: Command, number: int) -> None:
-        command.send(signal.SIGCONT)
-        self.record.mended(number)
-        self.paused.discard(number)
+    def pausing(self, number: int) -> None:
+        self.paused.add(number)
+        self.pauses += 1
 
-    def go_on_all(self, command: Command) -> None:
+    def go_on(self, command: Command, number: int, *, struck: bool = True) -> None:
         command.send(signal.SIGCONT)
+        self.record.mended(number, struck=struck)
+        self.paused.discard(number)
 
     def _thread(self, work: Callable[[], None], *, keep: bool = False) -> None:
         thread: Any = threading.Thread(target=work, daemon=True)
@@ -512,6 +550,7 @@ class Rig:
             if now() - began > STALL:
                 number = self.record.number()
                 told: dict[str, Any] = {"what": "stall", "target": "machine"}
+                told["noticed"] = True
                 self.record("fault", at=began, id=number, **told)
                 self.record.mended(number)
 
@@ -524,30 +563,32 @@ class Rig:
         path = unquote(self.settings.store.removeprefix("sqlite://"))
         with closing(sqlite3.connect(path, timeout=HANG, isolation_level=None)) as db:
             while not self.over.wait(STALL_LOOK):
-                began, paused = now(), set(self.paused)
+                began, paused, pauses = now(), set(self.paused), self.pauses
                 db.execute("BEGIN IMMEDIATE")
                 db.execute("ROLLBACK")
-                if now() - began > STALL and (paused or self.paused):
+                if now() - began > STALL and (paused or self.pauses > pauses):
                     number = self.record.number()
                     told: dict[str, Any] = {"what": "locked", "target": "store"}
+                    told["noticed"] = True
                     self.record("fault", at=began - STALL_LOOK, id=number, **told)
                     self.record.mended(number)
 
     def _strike(self) -> None:
         """Let the store fail in every way in turn, as the seed has it."""
         assert self.faults
-        chance = random.Random(f"{self.settings.seed}/store")
-        every = self.faults.kinds()
-        kinds: list[str] = []
-        while not self.over.wait(chance.choice(LULLS) * chance.uniform(0.5, 1)):
-            kinds = kinds or chance.sample(every, len(every))
-            kind, seconds = kinds.pop(), chance.choice(BOUTS)
-            number = self.record.fault(kind, "store")
+        seed, faults = self.settings.seed, self.faults
+        for n, (lull, kind, bout) in enumerate(strikes(seed, faults.kinds())):
+            if self.over.wait(lull):
+                return
+            recovery, struck = faults.recovery(kind), False
+            number = self.record.fault(kind, "store", recovery=recovery)
             try:
-                mend = self.faults.inject(kind, chance, self.observer)
-                self.over.wait(seconds)
-                mend()
+                chance = random.Random(f"{seed}/store/{n}")
+                mend = faults.inject(kind, chance, self.observer)
+                self.over.wait(bout)
+                struck = mend()
             except Exception as error:  # of the harness: the run is no good then
                 self.record("error", what=f"{kind}: {error!r}")
+                faults.heal()
             finally:
-                self.record.mended(number)
+                self.record.mended(number, struck=struck)

@@ -159,7 +159,7 @@ def _credentials(
 
 
 def _password_in(path: str) -> str:
-    """Read a password from a file; an end of line does not belong to it."""
+    """Read a password from a file of one line, whose end does not belong to it."""
     try:
         with open(path, encoding="utf-8") as file:
             password = file.read(_LONGEST + 1).removesuffix("\n")
@@ -169,6 +169,8 @@ def _password_in(path: str) -> str:
         raise ValueError(f"has no password in {path}: not UTF-8") from None
     if not 0 < len(password) <= _LONGEST:
         raise ValueError(f"has no password in {path}: empty or too long")
+    if "\n" in password:
+        raise ValueError(f"has no password in {path}: more than one line")
     return password
 
 
