@@ -110,6 +110,11 @@ def open_store(
         from service_monitor.stores.sqlite import SqliteStore
 
         return SqliteStore(_path(url), stop)
+    if scheme == "dynamodb":
+        from service_monitor.stores.aws import parse_place
+        from service_monitor.stores.dynamodb import DynamoStore
+
+        return DynamoStore(parse_place(url), stop)
     if scheme in ("etcd", "etcds", "etcd2", "etcd2s"):
         endpoints, access = parse_endpoints(url, environ)
         if scheme.startswith("etcd2"):
@@ -121,7 +126,7 @@ def open_store(
         return Etcd3Store(endpoints, access, stop)
     raise ConfigError(
         f"unknown store {quoted(mask_url(url))}: use etcd://HOST:2379, etcds://, "
-        "etcd2://, etcd2s:// or sqlite:///DIRECTORY/FILE.db"
+        "etcd2://, etcd2s://, dynamodb://TABLE or sqlite:///DIRECTORY/FILE.db"
     )
 
 

@@ -1,0 +1,366 @@
+"""DynamoDB for the tests: moto's HTTP server in a process of its own, made honest.
+
+What is added to moto: one request at a time, since its transactions put the whole table
+back when they fail and so undo what others wrote meanwhile; a signature whose time is
+more than 5 minutes off is refused, as by AWS; a `Date` that can be set; faults on
+demand; and the ordered log of all changes, which is the truth for the history checker.
+
+    with start_dynamodb() as server:
+        open_store(server.make_table(), Stop())
+
+`SERVICE_MONITOR_TEST_DYNAMODB=dynamodb://...` makes the contract suite use that one
+instead, another emulator or AWS itself; the table is made if it is not there.
+"""
+
+from __future__ import annotations
+
+import calendar
+import io
+import itertools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+from urllib.request import Request, urlopen
+
+from service_monitor.calls import Stop
+from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.timing import now
+
+ELSEWHERE = "SERVICE_MONITOR_TEST_DYNAMODB"
+REGION = "eu-central-1"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+SKEW = 300  # seconds; what AWS accepts
+WRITES = {"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"}
+START = 30.0  # seconds
+
+Answer = tuple[int, Any]
+
+
+# --- the tests' side ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DynamoDB:
+    """A running server; `control` is the way to its additions."""
+
+    port: int
+    host: str = "127.0.0.1"
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def url(self, table: str) -> str:
+        return f"dynamodb://{table}?region={REGION}&endpoint={self.endpoint}"
+
+    def make_table(self) -> str:
+        """Make a table as `init-store` does; give its URL."""
+        url = self.url(f"t-{uuid.uuid4().hex[:12]}")
+        init_table(url, Stop())
+        return url
+
+    def control(self, what: str, **settings: Any) -> Any:
+        """Say or ask something: faults, clock, log, usage."""
+        request = Request(
+            f"http://127.0.0.1:{self.port}/_test/{what}", json.dumps(settings).encode()
+        )
+        with urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    @contextmanager
+    def fault(self, kind: str, **settings: Any) -> Iterator[None]:
+        """Let a share of the requests fail so while the block runs."""
+        self.control("faults", kind=kind, **settings)
+        try:
+            yield
+        finally:
+            self.control("faults")
+
+    # a FaultSource of integration.history.workload
+
+    def kinds(self) -> list[str]:
+        return list(FAULTS)
+
+    def inject(self, kind: str, chance: random.Random) -> Callable[[], None]:
+        share = chance.choice((0.3, 0.7, 1.0)) if kind != "lost" else 0.3
+        self.control("faults", kind=kind, share=share)
+        return lambda: self.control("faults") and None
+
+
+@contextmanager
+def start_dynamodb(host: str = "127.0.0.1") -> Iterator[DynamoDB]:
+    """Run a server that ends with the block, or with this process."""
+    os.environ.update({k: v for k, v in CREDENTIALS.items() if k not in os.environ})
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__, host],
+        stdin=subprocess.PIPE,  # its end tells the server to end
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError("moto's server does not start")
+            yield DynamoDB(int(line))
+        finally:
+            process.stdin.close()
+            process.wait(START)
+
+
+# --- the server's side ----------------------------------------------------------------
+
+
+def refusal(kind: str, message: str) -> Answer:
+    return 400, {
+        "__type": f"com.amazonaws.dynamodb.v20120810#{kind}",
+        "message": message,
+    }
+
+
+def cancelled(operation: str, reason: str) -> Answer:
+    status, body = refusal("TransactionCanceledException", f"cancelled [{reason}]")
+    body["CancellationReasons"] = [{"Code": reason}, {"Code": "None"}]
+    return status, body
+
+
+# What becomes of a request; None: it is carried out, and its answer is lost.
+FAULTS: Mapping[str, Callable[[str], Answer | None]] = {
+    "throttle": lambda operation: (
+        cancelled(operation, "ThrottlingError")
+        if operation == "TransactWriteItems"
+        else refusal("ProvisionedThroughputExceededException", "slow down")
+    ),
+    "limit": lambda _: refusal("RequestLimitExceeded", "slow down"),
+    "conflict": lambda operation: (
+        cancelled(operation, "TransactionConflict")
+        if operation == "TransactWriteItems"
+        else refusal("TransactionConflictException", "in progress")
+    ),
+    "broken": lambda _: (500, {"__type": "InternalServerError", "message": "oh"}),
+    "lost": lambda _: None,
+}
+
+
+class Server:
+    """A WSGI application around moto's."""
+
+    def __init__(self) -> None:
+        from moto.backends import get_backend
+        from moto.moto_server.werkzeug_app import (
+            DomainDispatcherApplication,
+            create_backend_app,
+        )
+
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._tables = get_backend("dynamodb")["123456789012"][REGION].tables
+        self._lock = threading.Lock()
+        self._fault: dict[str, Any] = {}
+        self._offset = 0.0
+        self._log: list[dict[str, Any]] = []
+        self._requests: Counter[str] = Counter()
+        self._units = {"read": 0, "write": 0}
+        self._chance = random.Random(1)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if environ["PATH_INFO"].startswith("/_test/"):
+            answer = getattr(self, environ["PATH_INFO"][7:])(**json.loads(body))
+            return self._give(start_response, 200, answer)
+        operation = environ.get("HTTP_X_AMZ_TARGET", ".").rpartition(".")[2]
+        said = json.loads(body or b"{}")
+        if refused := self._refused(environ, operation):
+            return self._give(start_response, *refused)
+        environ["wsgi.input"] = io.BytesIO(body)
+        with self._lock:
+            self._requests[operation] += 1
+            status, text = self._run(environ, operation, said)
+        if self._struck(operation) and self._fault["kind"] == "lost":
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return self._give(start_response, status, text)
+
+    # what tests may ask for
+
+    def faults(
+        self, kind: str | None = None, share: float = 1.0, only: str = ""
+    ) -> None:
+        self._fault = {"kind": kind, "share": share, "only": only} if kind else {}
+
+    def clock(self, offset: float) -> None:
+        self._offset = offset
+
+    def log(self, since: int) -> dict[str, Any]:
+        with self._lock:
+            return {"at": now(), "time": self._time(), "changes": self._log[since:]}
+
+    def usage(self) -> dict[str, Any]:
+        with self._lock:
+            return {"requests": dict(self._requests), **self._units}
+
+    def _time(self) -> float:
+        return time.time() + self._offset
+
+    def _struck(self, operation: str) -> bool:
+        fault = self._fault
+        return bool(
+            fault
+            and operation not in ("CreateTable", "DescribeTable")
+            and fault["only"] in operation
+            and self._chance.random() < fault["share"]
+        )
+
+    def _refused(self, environ: Mapping[str, Any], operation: str) -> Answer | None:
+        stamp = environ.get("HTTP_X_AMZ_DATE", "19700101T000000Z")
+        signed = calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
+        if abs(signed - self._time()) > SKEW:
+            late = signed < self._time()
+            what = "Signature expired" if late else "Signature not yet current"
+            return refusal("InvalidSignatureException", f"{what}: {stamp} is off")
+        if self._fault.get("kind") == "lost" or not self._struck(operation):
+            return None
+        return FAULTS[self._fault["kind"]](operation)
+
+    def _run(
+        self, environ: dict[str, Any], operation: str, said: dict[str, Any]
+    ) -> tuple[int, str]:
+        addresses = list(_addresses(operation, said))
+        begun, before = now(), [self._item(*address) for address in addresses]
+        given: list[int] = []
+
+        def start(status: str, *_: object) -> None:
+            given.append(int(status.split()[0]))
+
+        text = b"".join(self._moto(environ, start)).decode()
+        after = [self._item(*address) for address in addresses]
+        self._count(operation, before, after, text)
+        for (_, key), old, new in zip(addresses, before, after, strict=True):
+            self._note(begun, key, old, new)
+        return given[0], text
+
+    def _item(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        from moto.dynamodb.models.dynamo_type import DynamoType
+
+        with suppress(KeyError):  # another table's keys
+            where = self._tables.get(table)
+            found = where and where.get_item(
+                DynamoType(key["label"]), DynamoType(key["key"])
+            )
+            return found.to_json()["Attributes"] if found else None
+        return None
+
+    def _note(
+        self,
+        begun: float,
+        key: Mapping[str, Any],
+        old: dict[str, Any] | None,
+        new: dict[str, Any] | None,
+    ) -> None:
+        """Log a change of a record; a new record over a dead one is two."""
+        if key["key"]["S"] == "counter":
+            return
+        gone = old and (new is None or old["created"] != new["created"])
+        changed = new and (not old or gone or old["version"] != new["version"])
+        told = {
+            "after": begun,
+            "at": now(),
+            "path": f"{key['label']['S']}/{key['key']['S']}",
+        }
+        if old and gone:
+            dead = float(old["dead_after"]["N"]) <= self._time()
+            self._log.append(told | _numbers(old) | {"value": None, "expired": dead})
+        if new and (changed or old != new):
+            value = new["value"]["S"] if changed else ""
+            kind = {"extended": not changed, "ends": float(new["dead_after"]["N"])}
+            self._log.append(told | _numbers(new) | {"value": value} | kind)
+
+    def _count(
+        self, operation: str, before: list[Any], after: list[Any], text: str
+    ) -> None:
+        """Add up capacity by the documented rules: 1 KB to write, 4 KB to read."""
+        if operation in WRITES:
+            twice = 2 if operation == "TransactWriteItems" else 1
+            for old, new in itertools.zip_longest(before, after):
+                size = max(_size(old), _size(new), 1)
+                self._units["write"] += twice * -(-size // 1024)
+        elif operation in ("GetItem", "Query", "Scan"):
+            answer = json.loads(text)
+            items = answer.get("Items", [answer.get("Item")])
+            size = max(sum(map(_size, items)), 1)
+            self._units["read"] += -(-size // 4096)
+
+    def _give(
+        self, start_response: Callable[..., Any], status: int, answer: Any
+    ) -> Iterable[bytes]:
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        headers = [
+            ("Content-Type", "application/x-amz-json-1.0"),
+            ("Date", formatdate(int(self._time()), usegmt=True)),
+        ]
+        start_response(f"{status} -", headers)
+        return [text.encode()]
+
+
+def _addresses(
+    operation: str, said: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if operation == "TransactWriteItems":
+        for one in said["TransactItems"]:
+            (write,) = one.values()
+            yield write["TableName"], write.get("Key") or write["Item"]
+    elif operation in WRITES:
+        yield said["TableName"], said.get("Key") or said["Item"]
+
+
+def _numbers(item: dict[str, Any]) -> dict[str, int]:
+    return {name: int(item[name]["N"]) for name in ("created", "version")}
+
+
+def _size(item: dict[str, Any] | None) -> int:
+    """Give an item's size as DynamoDB counts it: names, text, and digits by twos."""
+    size = 0
+    for name, typed in (item or {}).items():
+        ((kind, value),) = typed.items()
+        size += len(name) + (
+            len(value) // 2 + 2 if kind == "N" else len(value.encode())
+        )
+    return size
+
+
+def serve(host: str) -> None:
+    """Serve until stdin ends."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log(self, *_: Any) -> None:
+            pass
+
+    server = make_server(host, 0, Server(), threaded=True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(server.port, flush=True)
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
