@@ -9,10 +9,12 @@ import click
 _STORES = [
     ("etcd://HOST[:2379][,HOST2...][/PREFIX]", "etcd v3; etcds:// for TLS"),
     ("etcd2://HOST[:2379][,HOST2...][/PREFIX]", "etcd v2; etcd2s:// for TLS"),
+    ("dynamodb://TABLE[/PREFIX][?region=R]", "AWS; made by `init-store`"),
     ("sqlite:///DIRECTORY/FILE.db", "for the processes of one machine"),
 ]
 _MORE_STORES = (
-    "With credentials: etcds://USER:PASSWORD@HOST?ca=FILE&cert=FILE&key=FILE. Without "
+    "With credentials: etcds://USER:PASSWORD@HOST?ca=FILE&cert=FILE&key=FILE; those of "
+    "AWS, and the region, are where the AWS tools look for them. Without "
     "--store it is $ETCDCTL_ENDPOINTS, else etcd v3 on port 2379 of this host or, in a "
     "container, of its default gateway."
 )

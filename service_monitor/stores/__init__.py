@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -128,6 +128,21 @@ def open_store(
         f"unknown store {quoted(mask_url(url))}: use etcd://HOST:2379, etcds://, "
         "etcd2://, etcd2s://, dynamodb://TABLE or sqlite:///DIRECTORY/FILE.db"
     )
+
+
+def prepare_store(
+    url: str | None, stop: Stop, *, dry_run: bool = False
+) -> Sequence[str]:
+    """Make what the store needs before its first use; return what that was.
+
+    With `dry_run` only say it. Raises `ConfigError` and `StoreError`.
+    """
+    if url is not None and url.lower().startswith("dynamodb:"):
+        from service_monitor.stores.dynamodb_table import init_table
+
+        return init_table(url, stop, dry_run=dry_run)
+    open_store(url, stop).close()  # reads the URL, and sends nothing
+    return ()
 
 
 def _path(url: str) -> str:
