@@ -30,8 +30,10 @@ from service_monitor.lease import WAITER_TTL
 
 MakeCluster = Callable[..., Cluster]
 
+pytestmark = pytest.mark.timeout(360)
+
 BOOT = (0.3, 0.6)
-HANG = 90.0  # seconds; a bound against hangs, never a measure of speed
+HANG = 300.0  # seconds; a bound against hangs, never a measure of speed
 SLACK = 12.0  # on top of a documented worst case, for a loaded machine
 WATCH = ("--interval", "1s", "--ttl", "3s")
 

@@ -44,7 +44,8 @@ WAITER_TTL = 15.0
 """Seconds after which a dead waiter no longer blocks the queue."""
 
 LOOK_NEXT, LOOK_LATER = 1.0, 5.0
-"""Seconds between two looks if no wake-up comes: of the next in line, of the others."""
+"""Seconds between two looks if no wake-up comes: of the next in line, as many as there
+are slots, and of the others."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,9 @@ class Contender:
         # With several slots the next in line waits for whichever holder goes first, and
         # who is behind it becomes the next also by its being granted.
         several = queue.slots > 1
+        # But that one may be paused or dead: so whoever the next `slots` releases may
+        # concern looks often.
+        is_near = index < 2 * queue.slots
         prefix = lease_prefix(self._request.label)
         ahead = queue.entries[index - 1].record.key
         return Waiting(
@@ -264,7 +268,7 @@ class Contender:
             snapshot,
             obstacle=prefix if several and is_next else ahead,
             gone=is_next or not several,
-            patience=LOOK_NEXT if is_next else LOOK_LATER,
+            patience=LOOK_NEXT if is_near else LOOK_LATER,
         )
 
     def _ticket(self, state: str) -> str:

@@ -89,6 +89,7 @@ def test_the_first_takes_the_lease_and_the_second_waits(
     assert second.wins().token > lease.token
 
 
+@pytest.mark.promise(2)
 def test_grants_follow_the_order_of_tickets(store: SqliteStore, clock: Clock) -> None:
     """A node that came later would overtake."""
     holder = Node(store, clock, "x")
@@ -102,6 +103,7 @@ def test_grants_follow_the_order_of_tickets(store: SqliteStore, clock: Clock) ->
         lease = expected.wins()
 
 
+@pytest.mark.promise(2)
 def test_each_waiter_waits_for_its_predecessor_alone(
     store: SqliteStore, clock: Clock
 ) -> None:
@@ -117,6 +119,7 @@ def test_each_waiter_waits_for_its_predecessor_alone(
     assert all(w.gone for w in obstacles)  # a keepalive or a grant wakes nobody
 
 
+@pytest.mark.promise(1)
 def test_slots_let_so_many_start(store: SqliteStore, clock: Clock) -> None:
     """--slots would be parsed and ignored."""
     nodes = [Node(store, clock, name, slots=2) for name in "abcd"]
@@ -129,6 +132,17 @@ def test_slots_let_so_many_start(store: SqliteStore, clock: Clock) -> None:
     assert nodes[3].waits().position == 2
     nodes[2].wins()
     assert nodes[3].waits().position == 1
+
+
+def test_as_many_look_often_as_there_are_slots(
+    store: SqliteStore, clock: Clock
+) -> None:
+    """A free slot would stay unused for 5 s behind a waiter that is paused."""
+    nodes = [Node(store, clock, name, slots=2) for name in "abcde"]
+    for holder in nodes[:2]:
+        holder.wins()
+    waiters = [waiter.waits().patience for waiter in nodes[2:]]
+    assert waiters == [LOOK_NEXT, LOOK_NEXT, LOOK_LATER]
 
 
 def test_the_smallest_slots_count_with_a_warning(
@@ -145,6 +159,7 @@ def test_the_smallest_slots_count_with_a_warning(
     assert caplog.text.count("c 3") == 1
 
 
+@pytest.mark.promise(1)
 def test_the_deadline_counts_from_before_the_request(
     store: SqliteStore, clock: Clock
 ) -> None:
@@ -229,6 +244,7 @@ def test_a_lease_about_to_end_is_given_back_and_queued_for_again(
     assert len(tickets(store)) == 1
 
 
+@pytest.mark.promise(4)
 def test_asking_again_while_holding_gets_it_at_once(
     store: SqliteStore, clock: Clock
 ) -> None:
@@ -241,6 +257,7 @@ def test_asking_again_while_holding_gets_it_at_once(
     assert len(tickets(store)) == 1
 
 
+@pytest.mark.promise(4)
 def test_asking_again_is_no_longer_life_while_others_wait(
     store: SqliteStore, clock: Clock
 ) -> None:
@@ -254,6 +271,7 @@ def test_asking_again_is_no_longer_life_while_others_wait(
     assert store.time_left(again.record) == pytest.approx(50)
 
 
+@pytest.mark.promise(4)
 def test_a_lost_reply_to_asking_again_does_not_lengthen_it(
     store: SqliteStore, clock: Clock
 ) -> None:
@@ -306,6 +324,7 @@ def test_a_lapsed_waiter_queues_again_at_the_end(
     assert paused.sessions[0].ended
 
 
+@pytest.mark.promise(1)
 def test_a_ticket_that_lapses_between_look_and_write_is_not_granted(
     store: SqliteStore, clock: Clock
 ) -> None:

@@ -282,12 +282,13 @@ class EtcdCluster:
         found = self._ask("/v3/kv/range", body | order).get("kvs", ())
         return {_text(kv["key"]): _text(kv.get("value", "")) for kv in found}
 
-    def compact(self) -> int:
+    def compact(self, upto: int | None = None) -> int:
         """Forget the history up to now, and return which revision that is.
 
-        Waits for the change logs first, which must not lose any of it.
+        Waits for the change logs first, which must not lose any of it; with `upto`
+        keeps what is newer.
         """
-        revision = self.revision()
+        revision = self.revision() if upto is None else upto
         for log in self._logs:
             revision = min(revision, log.wait_revision(revision, CALL_TIMEOUT))
         body = {"revision": str(revision), "physical": True}

@@ -161,6 +161,11 @@ class _EtcdObserver(Observer):
 class Etcd3Observer(_EtcdObserver):
     """Follows every revision; foreign keys count too, so that none can be missing."""
 
+    @property
+    def revision(self) -> int:
+        """Return the store's revision up to which everything was read."""
+        return self._revision
+
     def _open(self) -> None:
         self._reader = self._session()
         self._revision = self._quorum()

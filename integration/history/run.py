@@ -1,8 +1,8 @@
 """Put the lease under fire, judge what happened, and report it.
 
-    python -m integration.history.run --minutes 10 --seed 1 --store etcd://...
+    python -m integration.history.run --minutes 10 --seed 1 --store etcd
 
-The exit code is 0 if there was no violation, 1 if there was one, 2 on bad usage.
+The exit code is 0 if all went well, 1 after a violation or an error, 2 on misuse.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -21,10 +21,20 @@ import click
 
 from integration import timeline
 from integration.etcd import start_etcd
-from integration.history.checker import History, Stay, Violation, check, verdict
+from integration.faults.etcd_cluster import EtcdCluster, obstacle
+from integration.history.checker import (
+    BEGIN,
+    History,
+    Stay,
+    Violation,
+    check,
+    verdict,
+)
 from integration.history.recorder import Change, Event, write_lines
-from integration.history.workload import FaultSource, Rig, Settings
+from integration.history.store_faults import ClusterFaults, FaultSource, SqliteFaults
+from integration.history.workload import Rig, Settings
 
+QUOTA = 64 * 2**20  # bytes; what a long run writes must fit, compaction is a fault
 DRAWN = 60.0  # seconds of one label that the page shows, around the first violation
 
 
@@ -44,6 +54,64 @@ class Outcome:
             event.kind == "acquire" and event.data.get("code") == 0
             for event in self.events
         )
+
+    @property
+    def errors(self) -> list[str]:
+        """List what went wrong with the run itself, or ended as no command may."""
+        return [str(event) for event in self.events if event.kind == "error"]
+
+    @property
+    def faults(self) -> dict[str, Counter[str]]:
+        """Count the faults of the store, of our processes, and of the machine."""
+        roles = {e.run: BEGIN[e.kind] for e in self.events if e.kind in BEGIN}
+        counts: dict[str, Counter[str]] = {}
+        for event in self.events:
+            # A `watch` that is stopped because its node goes down is no fault.
+            if event.kind != "fault" or event.data.get("orderly"):
+                continue
+            what, target = str(event.data["what"]), str(event.data["target"])
+            if target == "process":
+                what = f"{what} {roles[event.run]}"
+            if of := event.data.get("of"):
+                what += f" of {of}"
+            if event.data.get("where"):
+                what += " at a store call"
+            if ttls := event.data.get("ttls"):
+                what += f" for {ttls:g} ttl"
+            counts.setdefault(target, Counter())[what] += 1
+        return counts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A store to run on: how commands and the observer reach it, and its faults."""
+
+    url: str
+    observed: str = ""
+    faults: FaultSource | None = None
+
+
+@contextmanager
+def stage(store: str) -> Iterator[Stage]:
+    """Start a store of this kind, or take the one at this URL."""
+    api = store if store in ("etcd", "etcd2") else None
+    if store == "sqlite":
+        with tempfile.TemporaryDirectory() as directory:
+            url = f"sqlite://{directory}/store.db"
+            yield Stage(url, faults=SqliteFaults(url))
+    elif api and (reason := obstacle()):
+        print(f"one etcd, and no faults of it: {reason}", file=sys.stderr)
+        with start_etcd(prefer="process") as server:
+            yield Stage(isolated(server.url if api == "etcd" else server.url_v2))
+    elif api:
+        with EtcdCluster(proxied=True, quota=QUOTA) as cluster:
+            url, direct = (
+                f"{api}://{','.join(endpoints)}/history"
+                for endpoints in (cluster.endpoints, cluster.direct_endpoints)
+            )
+            yield Stage(url, direct, ClusterFaults(cluster, v2=api == "etcd2"))
+    else:
+        yield Stage(isolated(store))
 
 
 def isolated(url: str) -> str:
@@ -112,14 +180,7 @@ def changeovers(outcome: Outcome) -> tuple[list[float], list[float]]:
 
 def report(outcome: Outcome) -> str:
     """Say in some lines what was done and what came of it."""
-    faults = Counter(
-        ("store " if event.data["target"] == "store" else "")
-        + str(event.data["what"])
-        + (" at a store call" if event.data.get("where") else "")
-        for event in outcome.events
-        # A `watch` that is stopped because its node goes down is no fault.
-        if event.kind == "fault" and not event.data.get("orderly")
-    )
+    faults = outcome.faults
     settings = outcome.settings
     handovers, takeovers = changeovers(outcome)
     codes = Counter(
@@ -127,7 +188,7 @@ def report(outcome: Outcome) -> str:
         for event in outcome.events
         if event.kind == "acquire"
     )
-    errors = [str(event) for event in outcome.events if event.kind == "error"]
+    errors = outcome.errors
     gaps = sum(change.kind == "gap" for change in outcome.changes)
     rate = outcome.acquisitions / outcome.seconds * 60
     told = [
@@ -136,8 +197,12 @@ def report(outcome: Outcome) -> str:
         f"acquisitions   {outcome.acquisitions} ({rate:.0f} a minute)",
         "exit codes     " + ", ".join(f"{c}: {n}" for c, n in codes.most_common()),
         f"store changes  {len(outcome.changes)}, gaps {gaps}",
-        f"faults         {sum(faults.values())}: "
-        + ", ".join(f"{what} {n}" for what, n in faults.most_common()),
+        f"faults         {sum(map(Counter.total, faults.values()))}",
+        *(
+            f"  {target:12} {counts.total()}: "
+            + ", ".join(f"{what} {n}" for what, n in sorted(counts.items()))
+            for target, counts in sorted(faults.items())
+        ),
         f"hand-over      {percentiles(handovers)}",
         f"takeover       {percentiles(takeovers)}",
         f"errors         {len(errors)} {errors[0] if errors else ''}".rstrip(),
@@ -175,7 +240,14 @@ def picture(outcome: Outcome) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", type=float, default=1.0, show_default=True, metavar="N")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
-@click.option("--store", metavar="URL", help="Use this store; else start an etcd.")
+@click.option(
+    "--store",
+    default="etcd",
+    show_default=True,
+    metavar="KIND|URL",
+    help="Start an etcd (three members, for the v3 API), etcd2 or sqlite, and let it "
+    "fail too; or use the store at this URL, and leave it alone.",
+)
 @click.option("--nodes", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--labels", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--slots", type=click.IntRange(1), default=1, show_default=True)
@@ -194,7 +266,7 @@ def picture(outcome: Outcome) -> str:
 def command(
     minutes: float,
     seed: int,
-    store: str | None,
+    store: str,
     nodes: int,
     labels: int,
     slots: int,
@@ -209,13 +281,10 @@ def command(
     The seed fixes what each node does and what befalls it, not the timing.
     """
     with ExitStack() as stack:
-        if store is None:
-            store = stack.enter_context(start_etcd(prefer="process")).url
-        if store == "sqlite":
-            directory = stack.enter_context(tempfile.TemporaryDirectory())
-            store = f"sqlite://{directory}/store.db"
+        target = stack.enter_context(stage(store))
         settings = Settings(
-            store=isolated(store),
+            store=target.url,
+            observed=target.observed,
             labels=labels,
             nodes=nodes,
             slots=slots,
@@ -224,11 +293,11 @@ def command(
             waiter_ttl=waiter_ttl,
             bug=bug,
         )
-        outcome = fire(settings, minutes * 60, keep)
+        outcome = fire(settings, minutes * 60, keep, target.faults)
     click.echo(report(outcome))
     if page:
         page.write_text(picture(outcome), encoding="utf-8")
-    return int(bool(outcome.violations))
+    return int(bool(outcome.violations or outcome.errors))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,13 +16,14 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from urllib.parse import unquote
 
 from integration.history.checker import Rules
 from integration.history.launcher import Command, Launcher
 from integration.history.observer import Observer, observe
 from integration.history.recorder import Recorder
+from integration.history.store_faults import FaultSource
 from service_monitor.timing import now
 
 HANG = 60.0  # seconds after which a command counts as hung
@@ -30,21 +31,12 @@ EXPECTED = {0, 1, 69, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT
 STALL = 0.35  # seconds that a sleep of STALL_LOOK may take at most
 STALL_LOOK = 0.05
 PAUSES = (0.7, 1.1, 2.0)  # of the ttl that the pause is about
+LULLS = (1.0, 4.0, 15.0)  # seconds between two faults of the store, half to all of it
+BOUTS = (0.5, 2.0, 6.0)  # seconds that one lasts, and what its mending takes
 STOPS = (
     *("create:before", "create:after", "list:after", "update:before"),
     *("update:held", "update:after"),
 )
-
-
-class FaultSource(Protocol):
-    """Faults of the store: `inject` begins one and gives what mends it.
-
-    Each is declared to the checker while it lasts, and `Rules.recovery` longer.
-    """
-
-    def kinds(self) -> Sequence[str]: ...
-
-    def inject(self, kind: str, chance: random.Random) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,7 @@ class Settings:
     fates: tuple[str, ...] = ()  # only these, if any
     stops: tuple[str, ...] = STOPS
     recovery: float = 7.0
+    observed: str = ""  # the URL past the proxies, if there are any
 
     def rules(self) -> Rules:
         return Rules(
@@ -90,6 +83,8 @@ FATES: Mapping[str, float] = {
     "pause-watch": 2,
     "stop-watch": 2,
     "kill-watch": 2,
+    "term-watch": 1,
+    "int-watch": 1,
     "slow-probe": 2,
     "slow-boot": 1,
 }
@@ -106,6 +101,7 @@ class Life:
     fate: str
     delay: float  # until the fault strikes
     lasting: float  # how long a pause lasts
+    ttls: float  # and that in units of the ttl it is about, roughly
     where: str  # at which store call the process stops itself
     away: float  # after a death
     keeps_watch: bool
@@ -123,6 +119,7 @@ def lives(settings: Settings, label: int, node: int) -> Iterator[Life]:
         ttl = settings.waiter_ttl
         if fate in ("pause-watch", "stop-watch"):
             ttl = lease_timeout
+        ttls = chance.choice(PAUSES)
         yield Life(
             rest=chance.uniform(0, 0.1),
             boot=chance.uniform(*settings.boot),
@@ -130,7 +127,8 @@ def lives(settings: Settings, label: int, node: int) -> Iterator[Life]:
             lease_timeout=lease_timeout,
             fate=fate,
             delay=chance.choice((0.0, 0.02, 0.1, 0.4)) * chance.random(),
-            lasting=ttl * chance.choice(PAUSES) * chance.uniform(0.95, 1.05),
+            lasting=ttl * ttls * chance.uniform(0.95, 1.05),
+            ttls=ttls,
             where=chance.choice(settings.stops),
             away=chance.choice((0.0, 2.0)) * max(lease_timeout, settings.waiter_ttl),
             keeps_watch=chance.random() < 0.5,
@@ -211,13 +209,18 @@ class Node:
         if life.fate == "kill-watch":
             self._end_watch(signal.SIGKILL)
         self._watch(life)
+        what, _, whom = life.fate.partition("-")
+        if whom == "watch" and what in ("term", "int"):
+            rig.over.wait(life.delay)
+            self._end_watch(signal.Signals[f"SIG{what.upper()}"], orderly=False)
+            self._watch(life)
         if life.fate == "slow-probe":
             rig.services.late[self.path] = rig.settings.probe_timeout * 0.9
         rig.over.wait(
             life.lease_timeout * 1.2 if life.fate == "slow-boot" else life.boot
         )
         if life.fate == "die-booting":
-            self._end_watch(signal.SIGKILL)
+            self._end_watch(signal.SIGKILL, of="a holder")
             rig.over.wait(life.away)
             return
         if life.fate == "release-by-hand":
@@ -241,7 +244,8 @@ class Node:
         def stopped() -> None:
             """The process has stopped itself: let it go on later."""
             if where:
-                told = {"run": run, "label": self.label, "node": self.name}
+                told: dict[str, Any] = {"run": run, "label": self.label}
+                told |= {"node": self.name, "ttls": data["ttls"]}
                 number = rig.record.fault("pause", "process", where=where, **told)
                 rig.paused.add(number)
                 rig.later(data["lasting"], lambda: rig.go_on(command, number))
@@ -286,6 +290,7 @@ class Node:
             life.where if life.fate == "stop-waiter" else None,
             lease_timeout=life.lease_timeout,
             lasting=life.lasting,
+            ttls=life.ttls,
         )
         what, _, whom = life.fate.partition("-")
         if whom == "waiter" and what != "stop" and not command.wait(life.delay):
@@ -327,14 +332,15 @@ class Node:
             ],
             "delete:before" if life.fate == "stop-watch" else None,
             lasting=life.lasting,
+            ttls=life.ttls,
         )
 
-    def _end_watch(self, number: signal.Signals) -> None:
+    def _end_watch(self, number: signal.Signals, **more: Any) -> None:
         watch, self.watch = self.watch, None
         if watch:
-            what = "kill" if number == signal.SIGKILL else "term"
-            self._signal(watch, what, orderly=what == "term")
-            if what == "term":  # if it is stopped it would never see it
+            what = number.name.removeprefix("SIG").lower()
+            self._signal(watch, what, **{"orderly": what == "term", **more})
+            if what != "kill":  # if it is stopped it would never see it
                 self.rig.go_on_all(watch)
             self._finish("watch-end", watch)
 
@@ -372,7 +378,8 @@ class Node:
         self.rig.record.mended(number)
 
     def _pause(self, command: Command, life: Life) -> None:
-        told = {"run": command.run, "label": self.label, "node": self.name}
+        told: dict[str, Any] = {"run": command.run, "label": self.label}
+        told |= {"node": self.name, "ttls": life.ttls}
         number = self.rig.record.fault("pause", "process", **told)
         self.rig.paused.add(number)
         command.send(signal.SIGSTOP)
@@ -412,7 +419,9 @@ class Rig:
             run.wait()
             if run.code:
                 raise RuntimeError(run.stderr)
-            self.observer: Observer = stack.enter_context(observe(settings.store))
+            self.observer: Observer = stack.enter_context(
+                observe(settings.observed or settings.store)
+            )
             self._stack = stack.pop_all()
         self._thread(self._notice_stalls)
         if settings.store.startswith("sqlite"):
@@ -525,15 +534,20 @@ class Rig:
                     self.record.mended(number)
 
     def _strike(self) -> None:
+        """Let the store fail in every way in turn, as the seed has it."""
         assert self.faults
         chance = random.Random(f"{self.settings.seed}/store")
-        while not self.over.wait(chance.uniform(5, 15)):
-            kind = chance.choice(self.faults.kinds())
-            seconds = chance.choice((0.5, 2.0, 6.0))
+        every = self.faults.kinds()
+        kinds: list[str] = []
+        while not self.over.wait(chance.choice(LULLS) * chance.uniform(0.5, 1)):
+            kinds = kinds or chance.sample(every, len(every))
+            kind, seconds = kinds.pop(), chance.choice(BOUTS)
             number = self.record.fault(kind, "store")
             try:
-                mend = self.faults.inject(kind, chance)
+                mend = self.faults.inject(kind, chance, self.observer)
                 self.over.wait(seconds)
                 mend()
+            except Exception as error:  # of the harness: the run is no good then
+                self.record("error", what=f"{kind}: {error!r}")
             finally:
                 self.record.mended(number)

@@ -1,0 +1,180 @@
+"""What can befall a store while a workload runs; `workload.Rig` draws from it.
+
+Each kind begins by a verb that takes effect before it returns and gives what mends it,
+which returns when the store serves again.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Protocol
+from urllib.parse import unquote
+
+from integration.faults.etcd_cluster import EtcdCluster
+from integration.history.observer import Etcd3Observer, Observer
+
+Mend = Callable[[], None]
+LATENCY = (1.0, 4.5)  # seconds; a call may take 5
+COMPACT_EVERY = 0.2  # seconds
+
+
+class FaultSource(Protocol):
+    """Faults of the store: `inject` begins one and gives what mends it.
+
+    Each is declared to the checker while it lasts, and `Rules.recovery` longer.
+    """
+
+    def kinds(self) -> Sequence[str]: ...
+
+    def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend: ...
+
+
+class ClusterFaults:
+    """Faults of etcd's members and of the connections to them."""
+
+    def __init__(self, cluster: EtcdCluster, *, v2: bool = False) -> None:
+        self._cluster = cluster
+        self._write = b"PUT /v2/keys" if v2 else b"/v3/kv/txn"
+        self._verbs: dict[str, Callable[[random.Random], Mend]] = {
+            "member killed": self._kill,
+            "member paused": self._pause,
+            "member cut off": self._partition,
+            "leader changed": self._move_leader,
+            "quorum lost": self._quorum,
+            "all restarted": self._restart,
+            "latency": self._latency,
+            "black hole": lambda chance: self._connections(chance, "black_hole"),
+            "connections reset": lambda chance: self._connections(chance, "reset"),
+            "connections refused": lambda chance: self._connections(chance, "refuse"),
+            "connections half-open": self._silence,
+            "replies lost": self._lose_replies,
+        }
+        if not v2:  # the v2 API has no quota, and forgets by itself
+            self._verbs |= {"no space": self._fill, "compaction": lambda _: self._heal}
+
+    def kinds(self) -> Sequence[str]:
+        return list(self._verbs)
+
+    def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend:
+        mend = self._verbs[kind](chance)
+        if kind != "compaction":
+            return mend
+        assert isinstance(observer, Etcd3Observer)
+        return self._compact(observer)
+
+    def _member(self, chance: random.Random) -> int:
+        """Choose a member, the leader as often as all others together."""
+        if chance.random() < 0.5:
+            return self._cluster.leader()
+        return chance.randrange(self._cluster.size)
+
+    def _heal(self) -> None:
+        self._cluster.heal()
+        self._cluster.wait_healthy()
+
+    def _kill(self, chance: random.Random) -> Mend:
+        self._cluster.kill(self._member(chance))
+        return self._heal
+
+    def _pause(self, chance: random.Random) -> Mend:
+        self._cluster.pause(self._member(chance))
+        return self._heal
+
+    def _partition(self, chance: random.Random) -> Mend:
+        self._cluster.partition(self._member(chance))
+        return self._heal
+
+    def _move_leader(self, _: random.Random) -> Mend:
+        self._cluster.move_leader()
+        return self._heal
+
+    def _quorum(self, chance: random.Random) -> Mend:
+        verb = chance.choice((self._cluster.kill, self._cluster.pause))
+        for i in chance.sample(range(self._cluster.size), self._cluster.size // 2 + 1):
+            verb(i)
+        return self._heal
+
+    def _restart(self, _: random.Random) -> Mend:
+        for i in range(self._cluster.size):
+            self._cluster.kill(i)
+        return self._heal
+
+    def _fill(self, _: random.Random) -> Mend:
+        self._cluster.fill()
+
+        def drain() -> None:
+            self._cluster.drain()
+            self._heal()
+
+        return drain
+
+    def _compact(self, observer: Etcd3Observer) -> Mend:
+        """Forget the history again and again, but not what the observer has to read."""
+        over = threading.Event()
+
+        def compact() -> None:
+            while not over.wait(COMPACT_EVERY):
+                self._cluster.compact(upto=observer.revision)
+
+        thread = threading.Thread(target=compact, daemon=True)
+        thread.start()
+
+        def end() -> None:
+            over.set()
+            thread.join()
+            self._heal()
+
+        return end
+
+    def _latency(self, chance: random.Random) -> Mend:
+        seconds = chance.uniform(*LATENCY)
+        for i in self._some(chance):
+            self._cluster.proxies[i].latency(seconds)
+        return self._heal
+
+    def _connections(self, chance: random.Random, verb: str) -> Mend:
+        for i in self._some(chance):
+            getattr(self._cluster.proxies[i], verb)()
+        return self._heal
+
+    def _silence(self, _: random.Random) -> Mend:
+        for proxy in self._cluster.proxies:
+            proxy.silence()
+        return self._heal
+
+    def _lose_replies(self, chance: random.Random) -> Mend:
+        hang = chance.random() < 0.5
+        for proxy in self._cluster.proxies:
+            count = chance.randrange(1, 8)
+            proxy.lose_replies(count, self._write, hang=hang)
+        return self._heal
+
+    def _some(self, chance: random.Random) -> Sequence[int]:
+        size = self._cluster.size
+        return range(size) if chance.random() < 0.3 else [chance.randrange(size)]
+
+
+class SqliteFaults:
+    """Another program has the file's one write lock, and takes its time."""
+
+    def __init__(self, url: str) -> None:
+        self._path = unquote(url.removeprefix("sqlite://"))
+
+    def kinds(self) -> Sequence[str]:
+        return ["file locked"]
+
+    def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend:
+        db = sqlite3.connect(
+            self._path, timeout=60, isolation_level=None, check_same_thread=False
+        )
+        db.execute("BEGIN IMMEDIATE")
+
+        def mend() -> None:
+            with closing(db):
+                db.execute("ROLLBACK")
+
+        return mend
