@@ -34,6 +34,7 @@ from email.utils import formatdate
 from typing import Any
 from urllib.request import Request, urlopen
 
+from integration.faults.proxy import Proxy
 from service_monitor.calls import Stop
 from service_monitor.stores.dynamodb_table import init_table
 from service_monitor.timing import now
@@ -83,6 +84,10 @@ class DynamoDB:
         with urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
+    def proxied(self) -> Proxy:
+        """Give a proxy in front of it, to damage connections."""
+        return Proxy(self.host, self.port)
+
     @contextmanager
     def fault(self, kind: str, **settings: Any) -> Iterator[None]:
         """Let a share of the requests fail so while the block runs."""
@@ -92,23 +97,16 @@ class DynamoDB:
         finally:
             self.control("faults")
 
-    # a FaultSource of integration.history.workload
-
-    def kinds(self) -> list[str]:
-        return list(FAULTS)
-
-    def inject(self, kind: str, chance: random.Random) -> Callable[[], None]:
-        share = chance.choice((0.3, 0.7, 1.0)) if kind != "lost" else 0.3
-        self.control("faults", kind=kind, share=share)
-        return lambda: self.control("faults") and None
-
 
 @contextmanager
-def start_dynamodb(host: str = "127.0.0.1") -> Iterator[DynamoDB]:
-    """Run a server that ends with the block, or with this process."""
+def start_dynamodb(host: str = "127.0.0.1", lead: float = 0.0) -> Iterator[DynamoDB]:
+    """Run a server that ends with the block, or with this process.
+
+    Its clock has a `lead` of so many seconds on this machine's.
+    """
     os.environ.update({k: v for k, v in CREDENTIALS.items() if k not in os.environ})
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, host],
+        [sys.executable, "-m", __name__, host, str(lead)],
         stdin=subprocess.PIPE,  # its end tells the server to end
         stdout=subprocess.PIPE,
         text=True,
@@ -162,7 +160,7 @@ FAULTS: Mapping[str, Callable[[str], Answer | None]] = {
 class Server:
     """A WSGI application around moto's."""
 
-    def __init__(self) -> None:
+    def __init__(self, lead: float) -> None:
         from moto.backends import get_backend
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
@@ -173,7 +171,7 @@ class Server:
         self._tables = get_backend("dynamodb")["123456789012"][REGION].tables
         self._lock = threading.Lock()
         self._fault: dict[str, Any] = {}
-        self._offset = 0.0
+        self._lead = lead
         self._log: list[dict[str, Any]] = []
         self._requests: Counter[str] = Counter()
         self._units = {"read": 0, "write": 0}
@@ -205,19 +203,16 @@ class Server:
     ) -> None:
         self._fault = {"kind": kind, "share": share, "only": only} if kind else {}
 
-    def clock(self, offset: float) -> None:
-        self._offset = offset
-
     def log(self, since: int) -> dict[str, Any]:
         with self._lock:
-            return {"at": now(), "time": self._time(), "changes": self._log[since:]}
+            return {"at": now(), "changes": self._log[since:]}
 
     def usage(self) -> dict[str, Any]:
         with self._lock:
             return {"requests": dict(self._requests), **self._units}
 
     def _time(self) -> float:
-        return time.time() + self._offset
+        return time.time() + self._lead
 
     def _struck(self, operation: str) -> bool:
         fault = self._fault
@@ -252,8 +247,8 @@ class Server:
         text = b"".join(self._moto(environ, start)).decode()
         after = [self._item(*address) for address in addresses]
         self._count(operation, before, after, text)
-        for (_, key), old, new in zip(addresses, before, after, strict=True):
-            self._note(begun, key, old, new)
+        for (table, key), old, new in zip(addresses, before, after, strict=True):
+            self._note(begun, table, key, old, new)
         return given[0], text
 
     def _item(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -270,27 +265,30 @@ class Server:
     def _note(
         self,
         begun: float,
+        table: str,
         key: Mapping[str, Any],
         old: dict[str, Any] | None,
         new: dict[str, Any] | None,
     ) -> None:
         """Log a change of a record; a new record over a dead one is two."""
-        if key["key"]["S"] == "counter":
+        if key["key"]["S"] == "counter" or old == new:
             return
-        gone = old and (new is None or old["created"] != new["created"])
-        changed = new and (not old or gone or old["version"] != new["version"])
-        told = {
-            "after": begun,
-            "at": now(),
-            "path": f"{key['label']['S']}/{key['key']['S']}",
-        }
-        if old and gone:
+        path = f"{key['label']['S']}/{key['key']['S']}"
+        told = {"after": begun, "at": now(), "table": table, "path": path}
+        if old and (new is None or old["created"] != new["created"]):
             dead = float(old["dead_after"]["N"]) <= self._time()
-            self._log.append(told | _numbers(old) | {"value": None, "expired": dead})
-        if new and (changed or old != new):
-            value = new["value"]["S"] if changed else ""
-            kind = {"extended": not changed, "ends": float(new["dead_after"]["N"])}
-            self._log.append(told | _numbers(new) | {"value": value} | kind)
+            gone = {"value": None, "expired": dead}
+            self._log.append(told | self._numbers(old) | gone)
+        if new:
+            same = old is not None and old["version"] == new["version"]
+            value = {"value": new["value"]["S"], "extended": same}
+            self._log.append(told | self._numbers(new) | value)
+
+    def _numbers(self, item: dict[str, Any]) -> dict[str, float]:
+        """Give a record's numbers; its end on the clock that `now` reads."""
+        ends = now() + float(item["dead_after"]["N"]) - self._time()
+        numbers = {name: int(item[name]["N"]) for name in ("created", "version")}
+        return numbers | {"ends": ends}
 
     def _count(
         self, operation: str, before: list[Any], after: list[Any], text: str
@@ -330,10 +328,6 @@ def _addresses(
         yield said["TableName"], said.get("Key") or said["Item"]
 
 
-def _numbers(item: dict[str, Any]) -> dict[str, int]:
-    return {name: int(item[name]["N"]) for name in ("created", "version")}
-
-
 def _size(item: dict[str, Any] | None) -> int:
     """Give an item's size as DynamoDB counts it: names, text, and digits by twos."""
     size = 0
@@ -345,7 +339,7 @@ def _size(item: dict[str, Any] | None) -> int:
     return size
 
 
-def serve(host: str) -> None:
+def serve(host: str, lead: float) -> None:
     """Serve until stdin ends."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -355,7 +349,7 @@ def serve(host: str) -> None:
         def log(self, *_: Any) -> None:
             pass
 
-    server = make_server(host, 0, Server(), threaded=True, request_handler=Quiet)
+    server = make_server(host, 0, Server(lead), threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.port, flush=True)
     sys.stdin.read()
@@ -363,4 +357,4 @@ def serve(host: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], float(sys.argv[2]))

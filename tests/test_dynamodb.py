@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from email.utils import formatdate
+from threading import Event
 from typing import Any
 
 import pytest
@@ -515,7 +516,15 @@ def test_what_gets_on_ahead_is_looked_at_more_often(
 ) -> None:
     """Whoever has become the next in line would be as slow as the last."""
     pauses: list[float] = []
-    monkeypatch.setattr(service.store._stop, "wait", pauses.append)
+    real = service.store._stop.wait
+
+    def wait(seconds: float, waker: Event | None = None) -> None:
+        if waker is None:
+            pauses.append(seconds)
+        else:  # of a call
+            real(seconds, waker)
+
+    monkeypatch.setattr(service.store._stop, "wait", wait)
     monkeypatch.setattr("random.uniform", lambda *_: 1.0)
     service.finds(item(version=4))
     service.finds(item("held", version=5))

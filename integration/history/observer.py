@@ -1,7 +1,8 @@
 """The store's own ordered log of changes, read beside the product and not through it.
 
 etcd v3: one watch over all revisions; etcd v2: a loop of watches by index; SQLite: an
-audit table that triggers fill, put into the file by us. When a change took place is
+audit table that triggers fill, put into the file by us; DynamoDB: the log that our
+server for tests keeps. When a change took place is
 known only between two bounds: `at` is when we learned of it, `after` the beginning of
 the last quorum read that showed nothing newer than what we had. So an observer that
 lags behind, like the store itself in an outage, makes bounds wide and never wrong.
@@ -16,19 +17,22 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
 
+from integration.dynamodb import DynamoDB
 from integration.history.recorder import Change
 from service_monitor.http import new_session
+from service_monitor.stores.aws import parse_place
 from service_monitor.stores.endpoints import Endpoint, parse_endpoints
 from service_monitor.timing import now
 
 CHECK_EVERY = 0.2  # seconds between two quorum reads
 STALE = 2.0  # seconds of quiet after which the watch tries the next member
 POLL = 0.02  # seconds between two looks into the audit table
+LATE = 3.0  # seconds; no client of DynamoDB takes a record for living after that
 GRACE = 0.1  # seconds for a write that began before a deadline to be committed
 CALL = 3.0  # seconds for a request
 
@@ -506,8 +510,72 @@ class SqliteObserver(Observer):
         self._db.close()
 
 
+class DynamoObserver(Observer):
+    """Reads the log of integration.dynamodb's server, which lets in one at a time.
+
+    What is out of time there, and nobody has deleted yet, is dead all the same.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        place = parse_place(url)
+        self._table = place.table
+        self._prefix = f"{place.prefix}/".lstrip("/")
+        self._server = DynamoDB(urlsplit(place.endpoint or "").port or 0)
+        self._ends: dict[Key, float] = {}
+
+    def _open(self) -> None:
+        self._seen = 0
+        self._poll()
+
+    def _work(self) -> list[Callable[[], None]]:
+        return [self._poll]
+
+    def _poll(self) -> None:
+        told = self._server.control("log", since=self._seen)
+        with self.changed:
+            before = len(self.changes)
+            for change in told["changes"]:
+                self._seen += 1
+                key = split(change["path"].removeprefix(self._prefix))
+                if key and change["table"] == self._table:
+                    self._take(key, change)
+            for key, ends in list(self._ends.items()):
+                if ends + LATE < told["at"] and (known := self.live.get(key)):
+                    gone = {"after": ends, "at": told["at"], "ends": ends}
+                    gone |= {"created": known.created, "version": known.version}
+                    self._take(key, gone | {"value": None, "expired": True})
+            if len(self.changes) > before:
+                self.changed.notify_all()
+        self._closing.wait(POLL)
+
+    def _take(self, key: Key, change: Mapping[str, Any]) -> None:
+        value, ends = change["value"], change["ends"]
+        if value is None and key not in self.live:
+            return  # it was out of time before
+        self._ends[key] = ends
+        if value is None:
+            del self._ends[key]
+        if change.get("extended"):
+            return
+        self._note(
+            Change(
+                change["after"],
+                change["at"],
+                *key,
+                change["created"],
+                change["version"],
+                None if value is None else _read(value),
+                change.get("expired"),
+                ends,
+            )
+        )
+
+
 def observe(url: str) -> Observer:
     """Return the observer for a store's URL."""
+    if url.startswith("dynamodb"):
+        return DynamoObserver(url)
     if url.startswith("sqlite"):
         return SqliteObserver(url)
     if url.startswith("etcd2"):
