@@ -511,6 +511,13 @@ def test_waiting_for_a_whole_prefix_goes_by_the_patience() -> None:
     assert interval("es/hosts/", queue(3), 60.0) == SLOW
 
 
+def test_an_idle_watch_looks_twice_between_its_probes() -> None:
+    """A thousand of them would cost what their looks do not need to."""
+    assert interval("es/lease/a", Snapshot(()), 5.0) == 2.0
+    assert interval("es/lease/a", Snapshot(()), 15.0) == 6.0
+    assert interval("es/lease/a", Snapshot(()), 900.0) == SLOWEST
+
+
 def test_what_gets_on_ahead_is_looked_at_more_often(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -298,12 +298,15 @@ def interval(prefix: str, since: Snapshot, timeout: float) -> float:
     """Return the seconds between two looks of who waits for `prefix`.
 
     The more records come before the one waited for, the later can it matter. So however
-    many wait, there are some ten looks a second in all.
+    many wait, there are some ten looks a second in all. Who waits for a record that is
+    not there, such as an idle `watch`, or for several, looks some times in its timeout.
     """
     for ahead, record in enumerate(since.records):
         if record.key == prefix:
             return min(SLOW, FAST * 2**ahead) if ahead < MANY else SLOWEST
-    return max(FAST, min(SLOW, timeout / 4))
+    if prefix.endswith("/"):
+        return max(FAST, min(SLOW, timeout / 4))
+    return max(FAST, min(SLOWEST, timeout / 2.5))
 
 
 def _under(prefix: str, key: str) -> bool:
