@@ -79,7 +79,7 @@ class DynamoDB:
     def control(self, what: str, **settings: Any) -> Any:
         """Say or ask something: faults, clock, log, usage."""
         request = Request(
-            f"http://127.0.0.1:{self.port}/_test/{what}", json.dumps(settings).encode()
+            f"{self.endpoint}/_test/{what}", json.dumps(settings).encode()
         )
         with urlopen(request, timeout=10) as answer:
             return json.load(answer)
@@ -117,7 +117,7 @@ def start_dynamodb(host: str = "127.0.0.1", lead: float = 0.0) -> Iterator[Dynam
             line = process.stdout.readline()
             if not line:
                 raise RuntimeError("moto's server does not start")
-            yield DynamoDB(int(line))
+            yield DynamoDB(int(line), host)
         finally:
             process.stdin.close()
             process.wait(START)
