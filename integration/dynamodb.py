@@ -1,9 +1,10 @@
 """DynamoDB for the tests: moto's HTTP server in a process of its own, made honest.
 
 What is added to moto: one request at a time, since its transactions put the whole table
-back when they fail and so undo what others wrote meanwhile; a signature whose time is
-more than 5 minutes off is refused, as by AWS; a `Date` that can be set; faults on
-demand; and the ordered log of all changes, which is the truth for the history checker.
+back when they fail and so undo what others wrote meanwhile (and only the items touched
+are put back here, since copying the table is most of what they cost); a signature whose
+time is more than 5 minutes off is refused, as by AWS; faults on demand; and the ordered
+log of all changes, which is the truth for the history checker.
 
     with start_dynamodb() as server:
         open_store(server.make_table(), Stop())
@@ -15,6 +16,7 @@ instead, another emulator or AWS itself; the table is made if it is not there.
 from __future__ import annotations
 
 import calendar
+import copy
 import io
 import itertools
 import json
@@ -162,11 +164,14 @@ class Server:
 
     def __init__(self, lead: float) -> None:
         from moto.backends import get_backend
+        from moto.dynamodb.models.table import Table
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
             create_backend_app,
         )
 
+        # The copy before each transaction.
+        Table.__deepcopy__ = lambda table, _: table  # type: ignore[attr-defined]
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._tables = get_backend("dynamodb")["123456789012"][REGION].tables
         self._lock = threading.Lock()
@@ -203,9 +208,9 @@ class Server:
     ) -> None:
         self._fault = {"kind": kind, "share": share, "only": only} if kind else {}
 
-    def log(self, since: int) -> dict[str, Any]:
+    def log(self, since: int) -> list[dict[str, Any]]:
         with self._lock:
-            return {"at": now(), "changes": self._log[since:]}
+            return self._log[since:]
 
     def usage(self) -> dict[str, Any]:
         with self._lock:
@@ -239,28 +244,43 @@ class Server:
     ) -> tuple[int, str]:
         addresses = list(_addresses(operation, said))
         begun, before = now(), [self._item(*address) for address in addresses]
+        saved = [copy.deepcopy(self._found(*address)) for address in addresses]
         given: list[int] = []
 
         def start(status: str, *_: object) -> None:
             given.append(int(status.split()[0]))
 
         text = b"".join(self._moto(environ, start)).decode()
+        if given[0] != 200:
+            for address, found in zip(addresses, saved, strict=True):
+                self._restore(*address, found)
         after = [self._item(*address) for address in addresses]
         self._count(operation, before, after, text)
         for (table, key), old, new in zip(addresses, before, after, strict=True):
             self._note(begun, table, key, old, new)
         return given[0], text
 
-    def _item(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _found(self, table: str, key: Mapping[str, Any]) -> Any:
         from moto.dynamodb.models.dynamo_type import DynamoType
 
         with suppress(KeyError):  # another table's keys
             where = self._tables.get(table)
-            found = where and where.get_item(
-                DynamoType(key["label"]), DynamoType(key["key"])
-            )
-            return found.to_json()["Attributes"] if found else None
+            typed = DynamoType(key["label"]), DynamoType(key["key"])
+            return where and where.get_item(*typed)
         return None
+
+    def _restore(self, table: str, key: Mapping[str, Any], found: Any) -> None:
+        from moto.dynamodb.models.dynamo_type import DynamoType
+
+        if found:
+            self._tables[table].items[found.hash_key][found.range_key] = found
+        elif self._found(table, key):
+            typed = DynamoType(key["label"]), DynamoType(key["key"])
+            self._tables[table].delete_item(*typed)
+
+    def _item(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        found = self._found(table, key)
+        return found.to_json()["Attributes"] if found else None
 
     def _note(
         self,
@@ -277,11 +297,11 @@ class Server:
         told = {"after": begun, "at": now(), "table": table, "path": path}
         if old and (new is None or old["created"] != new["created"]):
             dead = float(old["dead_after"]["N"]) <= self._time()
-            gone = {"value": None, "expired": dead}
+            gone = {"value": None, "expired": dead, "extended": False}
             self._log.append(told | self._numbers(old) | gone)
         if new:
             same = old is not None and old["version"] == new["version"]
-            value = {"value": new["value"]["S"], "extended": same}
+            value = {"value": new["value"]["S"], "expired": None, "extended": same}
             self._log.append(told | self._numbers(new) | value)
 
     def _numbers(self, item: dict[str, Any]) -> dict[str, float]:

@@ -16,6 +16,7 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +25,10 @@ import urllib3
 
 from integration.dynamodb import DynamoDB
 from integration.history.recorder import Change
+from service_monitor.calls import Stop
+from service_monitor.errors import StoreError
 from service_monitor.http import new_session
+from service_monitor.stores import open_store
 from service_monitor.stores.aws import parse_place
 from service_monitor.stores.endpoints import Endpoint, parse_endpoints
 from service_monitor.timing import now
@@ -32,7 +36,6 @@ from service_monitor.timing import now
 CHECK_EVERY = 0.2  # seconds between two quorum reads
 STALE = 2.0  # seconds of quiet after which the watch tries the next member
 POLL = 0.02  # seconds between two looks into the audit table
-LATE = 3.0  # seconds; no client of DynamoDB takes a record for living after that
 GRACE = 0.1  # seconds for a write that began before a deadline to be committed
 CALL = 3.0  # seconds for a request
 
@@ -513,7 +516,7 @@ class SqliteObserver(Observer):
 class DynamoObserver(Observer):
     """Reads the log of integration.dynamodb's server, which lets in one at a time.
 
-    What is out of time there, and nobody has deleted yet, is dead all the same.
+    What is out of time there is gone when somebody looks and deletes it: so we look.
     """
 
     def __init__(self, url: str) -> None:
@@ -521,55 +524,44 @@ class DynamoObserver(Observer):
         place = parse_place(url)
         self._table = place.table
         self._prefix = f"{place.prefix}/".lstrip("/")
-        self._server = DynamoDB(urlsplit(place.endpoint or "").port or 0)
-        self._ends: dict[Key, float] = {}
+        endpoint = urlsplit(place.endpoint or "")
+        self._server = DynamoDB(endpoint.port or 0, str(endpoint.hostname))
+        self._store = open_store(url, Stop())
+        self._seen = 0
 
     def _open(self) -> None:
-        self._seen = 0
         self._poll()
 
     def _work(self) -> list[Callable[[], None]]:
-        return [self._poll]
+        return [self._poll, self._sweep]
+
+    def _sweep(self) -> None:
+        with suppress(StoreError):  # the store is being let fail
+            self._store.list("")
+        self._closing.wait(1.0)
 
     def _poll(self) -> None:
         told = self._server.control("log", since=self._seen)
         with self.changed:
-            before = len(self.changes)
-            for change in told["changes"]:
+            for change in told:
                 self._seen += 1
                 key = split(change["path"].removeprefix(self._prefix))
-                if key and change["table"] == self._table:
-                    self._take(key, change)
-            for key, ends in list(self._ends.items()):
-                if ends + LATE < told["at"] and (known := self.live.get(key)):
-                    gone = {"after": ends, "at": told["at"], "ends": ends}
-                    gone |= {"created": known.created, "version": known.version}
-                    self._take(key, gone | {"value": None, "expired": True})
-            if len(self.changes) > before:
+                if key and change["table"] == self._table and not change["extended"]:
+                    self._note(_change(key, change))
+            if told:
                 self.changed.notify_all()
         self._closing.wait(POLL)
 
-    def _take(self, key: Key, change: Mapping[str, Any]) -> None:
-        value, ends = change["value"], change["ends"]
-        if value is None and key not in self.live:
-            return  # it was out of time before
-        self._ends[key] = ends
-        if value is None:
-            del self._ends[key]
-        if change.get("extended"):
-            return
-        self._note(
-            Change(
-                change["after"],
-                change["at"],
-                *key,
-                change["created"],
-                change["version"],
-                None if value is None else _read(value),
-                change.get("expired"),
-                ends,
-            )
-        )
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._store.close()
+
+
+def _change(key: Key, told: Mapping[str, Any]) -> Change:
+    value = None if told["value"] is None else _read(told["value"])
+    numbers = told["created"], told["version"]
+    bounds = told["after"], told["at"]
+    return Change(*bounds, *key, *numbers, value, told["expired"], told["ends"])
 
 
 def observe(url: str) -> Observer:
