@@ -141,7 +141,9 @@ def cancelled(operation: str, reason: str) -> Answer:
     return status, body
 
 
-# What becomes of a request; None: it is carried out, and its answer is lost.
+SLOW = 2.0  # seconds
+
+# What becomes of a request; None: it is carried out, and its answer is lost or late.
 FAULTS: Mapping[str, Callable[[str], Answer | None]] = {
     "throttle": lambda operation: (
         cancelled(operation, "ThrottlingError")
@@ -156,6 +158,7 @@ FAULTS: Mapping[str, Callable[[str], Answer | None]] = {
     ),
     "broken": lambda _: (500, {"__type": "InternalServerError", "message": "oh"}),
     "lost": lambda _: None,
+    "slow": lambda _: None,
 }
 
 
@@ -194,10 +197,13 @@ class Server:
         if refused := self._refused(environ, operation):
             return self._give(start_response, *refused)
         environ["wsgi.input"] = io.BytesIO(body)
+        struck = self._fault.get("kind") if self._struck(operation) else None
+        if struck == "slow":
+            time.sleep(SLOW)
         with self._lock:
             self._requests[operation] += 1
             status, text = self._run(environ, operation, said)
-        if self._struck(operation) and self._fault["kind"] == "lost":
+        if struck == "lost":
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return self._give(start_response, status, text)
 
@@ -235,9 +241,9 @@ class Server:
             late = signed < self._time()
             what = "Signature expired" if late else "Signature not yet current"
             return refusal("InvalidSignatureException", f"{what}: {stamp} is off")
-        if self._fault.get("kind") == "lost" or not self._struck(operation):
-            return None
-        return FAULTS[self._fault["kind"]](operation)
+        kind = self._fault.get("kind")
+        answer = FAULTS[kind](operation) if kind else None
+        return answer if answer and self._struck(operation) else None
 
     def _run(
         self, environ: dict[str, Any], operation: str, said: dict[str, Any]

@@ -20,7 +20,12 @@ from integration.faults.processes import Commands
 from integration.images import ROOT
 from service_monitor.calls import Stop
 from service_monitor.cli import main
-from service_monitor.errors import KeyExists, RecordGone, StoreUnavailable
+from service_monitor.errors import (
+    KeyExists,
+    RecordGone,
+    Stopped,
+    StoreUnavailable,
+)
 from service_monitor.stores import Store, open_store
 from service_monitor.stores.aws import parse_place
 from service_monitor.stores.dynamodb import DynamoStore
@@ -134,6 +139,25 @@ def test_one_silent_connection_does_not_use_up_the_call(
         store.list(f"{label}/")
         proxy.silence()
         assert store.list(f"{label}/").records == ()
+
+
+def test_a_write_that_arrives_late_arrives_in_vain(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """A node that was stopped while it queued would leave its ticket behind."""
+    stop = Stop()
+    store, other = opened(table, stop), opened(table)
+    store.list(f"{label}/")
+    server.control("faults", kind="slow", share=1.0, only="Transact")
+    threading.Timer(0.3, stop.request).start()
+    with pytest.raises(Stopped):
+        store.create(f"{label}/a", "1", 30)
+    stop.limit(HANG)
+    assert store.list(f"{label}/").records == ()
+    time.sleep(3)  # by now it has been carried out, or refused
+    server.control("faults")
+    assert other.list(f"{label}/").records == ()
+    assert other.create(f"{label}/b", "2", 30).created == 2
 
 
 def test_many_that_write_at_once_all_get_their_number(

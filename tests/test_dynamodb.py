@@ -442,6 +442,44 @@ def test_a_listing_of_all_leaves_other_prefixes_alone(service: Service) -> None:
     assert [r.key for r in service.store.list("").records] == ["es/lease/a"]
 
 
+def test_a_write_without_an_answer_comes_to_nothing(service: Service) -> None:
+    """A ticket would turn up after its owner has left: nobody would ever take it back.
+
+    Its number is used up before the look that tells whether it has arrived.
+    """
+    service.finds(COUNTER)
+    service.refuses("transact_write_items", "AccessDeniedException")  # or any end
+    with pytest.raises(StoreRefused):
+        service.store.create("es/lease/a", "v", 15)
+    service.gives("update_item")
+    service.finds(None)
+    assert service.store.list("es/lease/a").records == ()
+    fence = service.asked[2]
+    assert fence["Key"] == {"label": {"S": "#"}, "key": {"S": "counter"}}
+    assert fence["ConditionExpression"] == "#n = :was"
+    assert fence["ExpressionAttributeValues"] == {
+        ":was": {"N": "4"},
+        ":new_n": {"N": "5"},
+    }
+    service.finds(None)  # and it is settled
+    service.store.list("es/lease/a")
+
+
+def test_the_very_first_number_can_be_used_up_too(service: Service) -> None:
+    """The next write would look for the record of a number that has none."""
+    service.finds(None)
+    service.refuses("transact_write_items", "AccessDeniedException")
+    with pytest.raises(StoreRefused):
+        service.store.create("es/lease/a", "v", 15)
+    service.refuses("update_item", "ConditionalCheckFailedException")  # it did arrive
+    service.finds(item())
+    service.store.list("es/lease/a")
+    service.finds({"n": {"N": "1"}})
+    service.gives("transact_write_items")
+    assert service.store.create("es/lease/a", "v", 15).created == 2
+    assert len(service.asked[-1]["TransactItems"]) == 2
+
+
 # time
 
 

@@ -16,10 +16,17 @@ import math
 import random
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from service_monitor.calls import Stop
-from service_monitor.errors import Conflict, KeyExists, RecordGone
+from service_monitor.errors import (
+    Conflict,
+    KeyExists,
+    RecordGone,
+    Stopped,
+    StoreError,
+)
 from service_monitor.records import NAME, Record, Snapshot
 from service_monitor.stores.aws import Aws, Call, Place, Unmet
 from service_monitor.stores.endpoints import Failover
@@ -55,6 +62,7 @@ class DynamoStore:
         self._at_counter: dict[str, Any] = {"Key": where} | self._table
         self._stop = stop
         self._ours: dict[int, tuple[int, float]] = {}  # by created: version, its end
+        self._doubtful: int | None = None  # the number of a write without an answer
 
     def create(self, key: str, value: str, ttl: float) -> Record:
         call = self._aws.begin()
@@ -123,6 +131,7 @@ class DynamoStore:
 
     def list(self, prefix: str) -> Snapshot:
         call = self._aws.begin()
+        self._settle(call)
         found = (self._alive(call, item) for item in self._read(call, prefix))
         records = (record for record in found if record is not None)
         return Snapshot(tuple(sorted(records, key=lambda record: record.created)))
@@ -172,7 +181,9 @@ class DynamoStore:
         item = found.get("Item")
         if item is None:
             return 1, None
-        last = {PARTITION: item["last_label"], SORT: item["last_key"]}
+        last = None
+        if "last_key" in item:
+            last = {PARTITION: item["last_label"], SORT: item["last_key"]}
         return int(item["n"]["N"]) + 1, last
 
     def _commit(
@@ -185,14 +196,8 @@ class DynamoStore:
     ) -> bool:
         """Write a record and take the number for it, both or none; tell which."""
         address = self._address(key)
-        changes = {
-            "n": _number(number),
-            "last_label": address[PARTITION],
-            "last_key": address[SORT],
-        }
-        free = "#n = :was" if last else "attribute_not_exists(#n)"
-        counter = _set(changes, free, {"was": _number(number - 1)} if last else {})
-        items = [{"Update": self._at_counter | counter}, write]
+        changes = {"last_label": address[PARTITION], "last_key": address[SORT]}
+        items = [{"Update": self._count(number, changes)}, write]
         if last and last != address:
             anything = _expressions("attribute_not_exists(#never)", {})
             items.append({"ConditionCheck": {"Key": last} | self._table | anything})
@@ -200,7 +205,27 @@ class DynamoStore:
             call("transact_write_items", TransactItems=items)
         except Unmet:
             return False
+        except (StoreError, Stopped):
+            self._doubtful = number
+            raise
         return True
+
+    def _count(self, number: int, changes: Item) -> dict[str, Any]:
+        """Say how to raise the counter to the next number, if that is still free."""
+        free, values = "attribute_not_exists(#n)", {}
+        if number > 1:
+            free, values = "#n = :was", {"was": _number(number - 1)}
+        return self._at_counter | _set(changes | {"n": _number(number)}, free, values)
+
+    def _settle(self, call: Call) -> None:
+        """Let a write without an answer come to nothing, if it has not arrived yet.
+
+        What is read then stays true: nothing of ours can still turn up after it.
+        """
+        if self._doubtful is not None:
+            with suppress(Unmet):  # its number is taken, by itself or by another one
+                call("update_item", **self._count(self._doubtful, {}))
+            self._doubtful = None
 
     # time
 
