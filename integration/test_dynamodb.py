@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -11,13 +12,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.cluster import Cluster
 from integration.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
 from integration.faults.processes import Commands
+from integration.history.observer import split
 from integration.images import ROOT
+from integration.test_simulation import (
+    Change,
+    assert_each_saw_the_earlier,
+    assert_one_cluster,
+    assert_orderly,
+    most_at_once,
+)
 from service_monitor.calls import Stop
 from service_monitor.cli import main
 from service_monitor.errors import (
@@ -330,6 +341,48 @@ def documented(page: str, what: str, kind: str) -> int:
     """Read a figure from the table of units."""
     (row,) = re.findall(rf"^\| {what}.*?\| ([\d,]+) \| ([\d,]+) \|", page, re.MULTILINE)
     return int(row[("read", "write").index(kind)].replace(",", ""))
+
+
+# the main job
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lead", [0, 3600])
+def test_twenty_nodes_started_at_once_form_one_cluster(
+    label: str, tmp_path: Path, lead: int
+) -> None:
+    """On AWS the one thing that this software is for would not work.
+
+    Or not on hosts whose clock is an hour behind.
+    """
+    with (
+        start_dynamodb(lead=lead) as server,
+        Cluster(
+            20 if not lead else 4,
+            store=server.make_table(),
+            label=label,
+            directory=tmp_path,
+            boot=(0.3, 0.6),
+            watch_options=("--interval", "1s", "--ttl", "3s"),
+        ) as cluster,
+    ):
+        cluster.start()
+        cluster.wait_up(HANG * 8)
+        cluster.wait_for("the last lease's release", lambda: not cluster.leases(), HANG)
+        changes = []
+        for told in server.control("log", since=0):
+            key = split(told["path"])
+            if key and not told["extended"]:
+                value = told["value"] and json.loads(told["value"])
+                changes.append(Change(*key[1:], told["created"], value))
+        assert_one_cluster(cluster)
+        granted = assert_orderly(changes)
+        assert granted == cluster.order("granted") == cluster.order("started")
+        assert len(granted) == len(cluster.nodes)
+        assert most_at_once(cluster.events()) == 1
+        assert_each_saw_the_earlier(cluster)
+        tokens = [int(event.detail) for event in cluster.events("granted")]
+        assert tokens == sorted(set(tokens))
 
 
 # the table, and who may not use it
