@@ -168,7 +168,6 @@ class Server:
     def __init__(self, lead: float) -> None:
         from moto.backends import get_backend
         from moto.core.serialize import JSONSerializer
-        from moto.dynamodb.models.dynamo_type import DynamoType
         from moto.dynamodb.models.table import Table
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
@@ -177,8 +176,6 @@ class Server:
 
         # The copy before each transaction.
         Table.__deepcopy__ = lambda table, _: table  # type: ignore[attr-defined]
-        # Of what is read: numbers and texts, which nobody changes in place.
-        DynamoType.__deepcopy__ = lambda value, _: value  # type: ignore[attr-defined]
         _hurry(JSONSerializer)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._tables = get_backend("dynamodb")["123456789012"][REGION].tables
