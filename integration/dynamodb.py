@@ -181,6 +181,7 @@ class Server:
         self._tables = get_backend("dynamodb")["123456789012"][REGION].tables
         self._lock = threading.Lock()
         self._fault: dict[str, Any] = {}
+        self._turns: Iterator[bool] | None = None
         self._lead = lead
         self._log: list[dict[str, Any]] = []
         self._requests: Counter[str] = Counter()
@@ -196,13 +197,17 @@ class Server:
             return self._give(start_response, 200, answer)
         operation = environ.get("HTTP_X_AMZ_TARGET", ".").rpartition(".")[2]
         said = json.loads(body or b"{}")
-        if refused := self._refused(environ, operation):
+        struck = self._fault["kind"] if self._struck(operation) else None
+        refused = self._skewed(environ) or (struck and FAULTS[struck](operation))
+        if refused:
             return self._give(start_response, *refused)
         environ["wsgi.input"] = io.BytesIO(body)
-        struck = self._fault.get("kind") if self._struck(operation) else None
         if struck == "slow":
             time.sleep(SLOW)
         with self._lock:
+            if _hung_up(environ["werkzeug.socket"]):
+                # Else a server that is behind would never catch up.
+                raise ConnectionResetError
             self._requests[operation] += 1
             status, text = self._run(environ, operation, said)
         if struck == "lost":
@@ -212,9 +217,15 @@ class Server:
     # what tests may ask for
 
     def faults(
-        self, kind: str | None = None, share: float = 1.0, only: str = ""
+        self,
+        kind: str | None = None,
+        share: float = 1.0,
+        only: str = "",
+        every: int = 0,
     ) -> None:
+        """Strike a share of the requests at random, or exactly every second or so."""
         self._fault = {"kind": kind, "share": share, "only": only} if kind else {}
+        self._turns = itertools.cycle([*[False] * (every - 1), True]) if every else None
 
     def log(self, since: int) -> list[dict[str, Any]]:
         with self._lock:
@@ -233,19 +244,21 @@ class Server:
             fault
             and operation not in ("CreateTable", "DescribeTable")
             and fault["only"] in operation
-            and self._chance.random() < fault["share"]
+            and (
+                next(self._turns)
+                if self._turns
+                else self._chance.random() < fault["share"]
+            )
         )
 
-    def _refused(self, environ: Mapping[str, Any], operation: str) -> Answer | None:
+    def _skewed(self, environ: Mapping[str, Any]) -> Answer | None:
         stamp = environ.get("HTTP_X_AMZ_DATE", "19700101T000000Z")
         signed = calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
         if abs(signed - self.time()) > SKEW:
             late = signed < self.time()
             what = "Signature expired" if late else "Signature not yet current"
             return refusal("InvalidSignatureException", f"{what}: {stamp} is off")
-        kind = self._fault.get("kind")
-        answer = FAULTS[kind](operation) if kind else None
-        return answer if answer and self._struck(operation) else None
+        return None
 
     def _run(
         self, environ: dict[str, Any], operation: str, said: dict[str, Any]
@@ -339,6 +352,15 @@ class Server:
         text = answer if isinstance(answer, str) else json.dumps(answer)
         start_response(f"{status} -", [("Content-Type", "application/x-amz-json-1.0")])
         return [text.encode()]
+
+
+def _hung_up(client: socket.socket) -> bool:
+    try:
+        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _hurry(serializer: Any) -> None:

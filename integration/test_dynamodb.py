@@ -103,7 +103,7 @@ def test_half_of_all_requests_failing_costs_time_alone(
 ) -> None:
     """A bad minute of AWS would send nodes out of the queue, or let two start."""
     store = opened(table)
-    with server.fault(kind, share=0.5 if kind != "lost" else 0.25):
+    with server.fault(kind, every=2):
         for number in range(5):
             record = store.create(f"{label}/a", str(number), 30)
             record = store.update(record, f"{number} held", 30)
