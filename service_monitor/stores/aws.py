@@ -184,9 +184,9 @@ class Aws:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return Endpoint(parts.scheme, host, port)
 
-    def begin(self) -> Call:
-        """Start a primitive: all that it asks has one deadline."""
-        return Call(self, self._stop)
+    def begin(self, seconds: float = CALL_TIMEOUT) -> Call:
+        """Start a primitive: all that it asks has so many seconds, 5 at the most."""
+        return Call(self, self._stop, min(seconds, CALL_TIMEOUT))
 
     def close(self) -> None:
         with self._lock:
@@ -279,10 +279,10 @@ class Aws:
 class Call:
     """One primitive: `call("get_item", Key=...)`, until the deadline of them all."""
 
-    def __init__(self, aws: Aws, stop: Stop) -> None:
+    def __init__(self, aws: Aws, stop: Stop, seconds: float) -> None:
         self._aws = aws
         self._stop = stop
-        self._deadline = now() + min(CALL_TIMEOUT, stop.time_left())
+        self._deadline = now() + min(seconds, stop.time_left())
         self._cleaning_up = stop.requested
         self._failures = 0
 

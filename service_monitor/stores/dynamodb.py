@@ -26,6 +26,7 @@ from service_monitor.errors import (
     RecordGone,
     Stopped,
     StoreError,
+    StoreUnavailable,
 )
 from service_monitor.records import NAME, Record, Snapshot
 from service_monitor.stores.aws import Aws, Call, Place, Unmet
@@ -130,7 +131,9 @@ class DynamoStore:
                 raise Conflict(found) from None
 
     def list(self, prefix: str) -> Snapshot:
-        call = self._aws.begin()
+        return self._list(self._aws.begin(), prefix)
+
+    def _list(self, call: Call, prefix: str) -> Snapshot:
         self._settle(call)
         found = (self._alive(call, item) for item in self._read(call, prefix))
         records = (record for record in found if record is not None)
@@ -144,9 +147,15 @@ class DynamoStore:
         while (left := deadline - now()) > 0:
             self._stop.wait(min(left, pause * random.uniform(0.75, 1.25)))
             self._stop.check()
-            if now() >= deadline:
+            if (left := deadline - now()) <= 0:
                 return  # who called looks next
-            found = {r.created: r.version for r in self.list(prefix).records}
+            try:
+                records = self._list(self._aws.begin(left), prefix).records
+            except StoreUnavailable:
+                if now() >= deadline:
+                    return
+                raise
+            found = {r.created: r.version for r in records}
             if found != before:
                 if not gone or not before.keys() <= found.keys():
                     return
