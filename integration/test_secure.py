@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trustme
 
-from integration.etcd import Etcd, start_etcd
+from integration.etcd import Etcd, etcd_program, start_etcd
+from integration.faults.processes import Command, Commands
 from service_monitor.calls import Stop
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.stores import open_store
+from tests.loopback import Loopback, answering, status
+from tests.test_docs import ROOT, sections
 
-PASSWORD = "hush hush"
+PASSWORD = "hush hüsh €"
+SOON = 20.0
+"""Seconds within which a command on a healthy etcd is done; a bound."""
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +144,112 @@ def test_an_expired_token_is_renewed(user_etcd: Etcd, label: str) -> None:
     assert store.list(f"{label}/").records == ()
     store.wait(f"{label}/", snapshot, 0.5)
     store.close()
+
+
+# Roles
+
+
+@pytest.fixture(scope="module")
+def role_etcd() -> Iterator[Etcd]:
+    """Give an etcd set up as the documents say, and with a user who may only read."""
+    with start_etcd() as server:
+        for version in "3", "2":
+            page = sections((ROOT / "docs/security.md").read_text(), "### ")
+            lines = re.findall("^    (etcdctl .*)$", page[f"etcd v{version}"], re.M)
+            own = [line for line in lines if "service_monitor" in line]
+            names = re.compile(r"(?<![/'])service_monitor(?![/*])")
+            read = [names.sub("reader", x.replace("readwrite", "read")) for x in own]
+            for line in [*read, *lines]:
+                command = f"{etcd_program('etcdctl')}{line.removeprefix('etcdctl')}"
+                environ = {
+                    "PATH": os.environ["PATH"],
+                    "ETCDCTL_API": version,
+                    "ETCDCTL_ENDPOINTS": server.base_url,
+                }
+                done = subprocess.run(
+                    command,
+                    shell=True,
+                    env=environ,
+                    input=f"{PASSWORD}\n" * 2,
+                    capture_output=True,
+                    text=True,
+                    timeout=SOON,
+                )
+                assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        yield server
+
+
+@pytest.fixture
+def run(role_etcd: Etcd, scheme: str, label: str, tmp_path: Path) -> Iterator[Commands]:
+    """Start commands as the user that the documents speak of."""
+    file = tmp_path / "password"
+    file.write_text(f"{PASSWORD}\n")
+    place = f"service_monitor@{role_etcd.endpoint}?password-file={file}"
+    with Commands(f"{scheme}://{place}", label) as run:
+        yield run
+        for command in run.started:
+            assert PASSWORD not in command.stderr
+
+
+def done(command: Command) -> str:
+    """Wait for its success, and give what it printed."""
+    assert command.wait(SOON) == 0, command
+    return command.stdout.strip()
+
+
+def queued(run: Commands, name: str) -> Command:
+    command = run("acquire-lease", f"--service-id={name}", f"--host={name}")
+    command.wait_said("waiting, position", SOON)
+    return command
+
+
+def test_the_documented_role_is_enough_for_every_command(
+    run: Commands, label: str
+) -> None:
+    """An operator would have to find out by trial what to grant, or grant it all."""
+    with closing(Loopback(answering(status("200 OK")))) as service:
+        done(run("acquire-lease", "--service-id=a", "--host=a"))
+        second = queued(run, "b")
+        own = ("--service-id=a", "--host=a", f"--monitor-url={service.url}")
+        watch = run("watch", *own)
+        done(second)
+        assert done(run("hosts")) == "a"
+        third = queued(run, "c")
+        done(run("release-lease", "--service-id=b"))
+        done(third)
+        assert label.lower() in done(Command("status", f"--store={run.store}"))
+        watch.term()
+        done(watch)
+    assert "cannot deregister" not in watch.stderr
+    assert done(run("hosts")) == ""
+    done(run("release-lease", "--service-id=c"))
+
+
+def test_the_documented_reader_may_look_and_no_more(run: Commands) -> None:
+    """Whoever is to see the queue would have to be trusted with it."""
+    done(run("acquire-lease", "--service-id=a", "--host=a"))
+    run.store = run.store.replace("service_monitor@", "reader@")
+    assert done(run("hosts")) == ""
+    assert " a " in done(run("status"))
+    release = run("release-lease", "--service-id=a")
+    assert release.wait(SOON) == 69, release
+    assert " a " in done(run("status"))
+
+
+@pytest.mark.parametrize("command", ["hosts", "status", "release-lease"])
+def test_another_prefix_is_refused_in_one_line(run: Commands, command: str) -> None:
+    """A mistake in the URL or the role would look like an outage, or like "no host"."""
+    refused = run(command, store=run.store.replace("?", "/other?"))
+    assert refused.wait(SOON) == 69, refused
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("service-monitor: the store refuses us: ")
+    assert "/other" in refused.stderr
+
+
+def test_a_lease_under_another_prefix_is_not_had(run: Commands) -> None:
+    """The start script would go on without its turn, or never learn why it waits."""
+    options = ("--service-id=a", "--host=a", "--acquire-timeout=1s")
+    refused = run("acquire-lease", *options, store=run.store.replace("?", "/other?"))
+    assert refused.wait(SOON) == 1, refused
+    assert "/other" in refused.stderr.splitlines()[-1]

@@ -175,6 +175,7 @@ def wait_started(node: Node) -> None:
 # --- what users start it for ---------------------------------------------------------
 
 
+@pytest.mark.promise(1, 2)
 @pytest.mark.parametrize("count", [2, 5, 20])
 def test_nodes_started_at_once_form_one_cluster(
     make_cluster: MakeCluster, etcd: Etcd, label: str, count: int
@@ -215,6 +216,7 @@ def test_without_the_lease_they_split(make_cluster: MakeCluster) -> None:
     assert most_at_once(cluster.events()) > 1
 
 
+@pytest.mark.promise(1)
 def test_two_slots_let_two_start_at_a_time(
     make_cluster: MakeCluster, etcd: Etcd, label: str
 ) -> None:
@@ -230,6 +232,7 @@ def test_two_slots_let_two_start_at_a_time(
 # --- what goes wrong -----------------------------------------------------------------
 
 
+@pytest.mark.promise(3)
 def test_killed_waiter_loses_its_place(make_cluster: MakeCluster) -> None:
     """Else one node that crashes in the queue would block all behind it for ever."""
     cluster = make_cluster(3, boot=(2.0, 2.0))
@@ -244,6 +247,7 @@ def test_killed_waiter_loses_its_place(make_cluster: MakeCluster) -> None:
     assert last.seeds == [holder.host]
 
 
+@pytest.mark.promise(3)
 def test_killed_holder_passes_its_turn_on(make_cluster: MakeCluster) -> None:
     """Else a node that crashes while it boots would block all others for ever."""
     options = ("--lease-timeout", "6s")
@@ -259,6 +263,7 @@ def test_killed_holder_passes_its_turn_on(make_cluster: MakeCluster) -> None:
     assert killed.host not in cluster.hosts()
 
 
+@pytest.mark.promise(6)
 def test_killed_watch_neither_blocks_nor_vouches(make_cluster: MakeCluster) -> None:
     """Else nodes would join a host nobody looks after, or wait for it for ever."""
     options = ("--lease-timeout", "6s")
@@ -281,6 +286,7 @@ def test_killed_watch_neither_blocks_nor_vouches(make_cluster: MakeCluster) -> N
     assert first.running("service")
 
 
+@pytest.mark.promise(9)
 def test_sigterm_in_the_queue_leaves_no_ticket(make_cluster: MakeCluster) -> None:
     """Else stopping a unit that waits would hang, or leave a gap in the queue."""
     cluster = make_cluster(3, boot=(3.0, 3.0))
@@ -327,6 +333,7 @@ def test_stopped_watch_leaves_the_hosts_at_once(make_cluster: MakeCluster) -> No
     assert cluster.status() == {"services": [], "leases": []}
 
 
+@pytest.mark.promise(8)
 def test_restart_of_the_store_changes_nothing(
     make_cluster: MakeCluster, fresh_etcd: Etcd, label: str
 ) -> None:

@@ -56,10 +56,15 @@ class Lane:
 
 @dataclass(frozen=True)
 class Run:
-    """One start of a cluster, to be drawn as one panel."""
+    """One start of a cluster, to be drawn as one panel.
+
+    `told` replaces the summary; `faults` are what happened to all nodes at once.
+    """
 
     title: str
     events: Sequence[Event]
+    told: str = ""
+    faults: Sequence[Phase] = ()
 
 
 @dataclass(frozen=True)
@@ -184,13 +189,15 @@ svg { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif
 .small { font-size: 11px } .on-bar { fill: #1f1600; font-size: 11px }
 .grid { stroke: #d1d9e0 } .waiting { fill: #aeb6c0 } .starting { fill: #f0a30a }
 .gap { fill: #d1242f; fill-opacity: .28 } .failure { fill: #d1242f }
+.fault { fill: #8250df; fill-opacity: .3 }
 .c0 { fill: #1f77b4 } .c1 { fill: #1a936f } .c2 { fill: #8250df }
 .c3 { fill: #bf3989 } .c4 { fill: #0e8a9c } .c5 { fill: #7a5c3e }
 @media (prefers-color-scheme: dark) {
 .page { fill: #0d1117 } text { fill: #e6edf3 }
 .quiet { fill: #9198a1 } .on-bar { fill: #1f1600 } .grid { stroke: #30363d }
 .waiting { fill: #59626d } .gap { fill: #ff6b6b; fill-opacity: .38 }
-.failure { fill: #ff7b72 } .c0 { fill: #4c9be8 } .c1 { fill: #3fb68b }
+.failure { fill: #ff7b72 } .fault { fill: #a371f7; fill-opacity: .38 }
+.c0 { fill: #4c9be8 } .c1 { fill: #3fb68b }
 .c2 { fill: #a371f7 } .c3 { fill: #e06cb0 } .c4 { fill: #39b5c6 } .c5 { fill: #b08d66 }
 }
 """.strip()
@@ -252,7 +259,7 @@ def _describe(run: Run) -> str:
         if lane.failure:
             steps.append(lane.failure)
         told.append(f"{lane.node}: {', '.join(steps)}.")
-    return f"{run.title}. {summary(run.events)}. " + " ".join(told)
+    return f"{run.title}. {run.told or summary(run.events)}. " + " ".join(told)
 
 
 def _bars(
@@ -285,20 +292,30 @@ def _panel(run: Run, top: float, height: float, scale: _Scale) -> Iterator[str]:
     colours = {uuid: f"c{n % COLOURS}" for n, uuid in enumerate(letters)}
     first, bottom = top + HEADING, top + HEADING + height * len(rows)
     yield _text(MARGIN, top + 18, _shorten(run.title, 90), "title")
-    yield _text(MARGIN, top + 39, summary(events), "quiet")
+    yield _text(MARGIN, top + 39, run.told or summary(events), "quiet")
 
     step = _step(scale.seconds, int((scale.right - scale.left) / 60))
     for n in range(int(scale.seconds / step + 1e-9) + 1):
         x = scale.x(n * step)
         yield f'<path d="M{x:.1f} {first - 4:.1f}V{bottom + 5:.1f}" class="grid"/>'
         yield _text(x, bottom + 19, f"{n * step:g}", "small quiet", "middle")
-    caption = "seconds since the nodes were started, all at the same moment"
+    caption = "seconds"
+    if not run.told:
+        caption += " since the nodes were started, all at the same moment"
     yield _text((scale.left + scale.right) / 2, bottom + 37, caption, "quiet", "middle")
 
     for begin, end in figures(events).gaps:
         left, right = scale.x(begin), scale.x(end)
         title = f"{end - begin:.2f} s in which no node was starting"
         yield _box(left, first - 4, right - left, bottom - first + 8, "gap", title)
+    free_from = 0.0
+    for fault in run.faults:
+        left, right = scale.x(fault.start - start), scale.x(fault.end - start)
+        title = f"{fault.kind}, {fault.end - fault.start:.1f} s"
+        yield _box(left, first - 4, right - left, bottom - first + 8, "fault", title)
+        if left >= free_from:
+            yield _text(left, first - 7, fault.kind, "small quiet")
+            free_from = left + len(fault.kind) * CHARACTER
     for n, lane in enumerate(rows):
         y = first + n * height
         middle = y + height / 2 + 4.5
@@ -318,12 +335,14 @@ def _panel(run: Run, top: float, height: float, scale: _Scale) -> Iterator[str]:
             yield _text(scale.right + 10, middle, name)
 
 
-def _legend(y: float, clusters: int, gaps: bool) -> Iterator[str]:
+def _legend(y: float, clusters: int, gaps: bool, faults: bool) -> Iterator[str]:
     x = float(MARGIN)
     items = [("waiting", "waiting for its turn"), ("starting", "starting")]
     items.append(("up", "up, one colour per cluster" if clusters > 1 else "up"))
     if gaps:
         items.append(("gap", "hand-over: nobody is starting"))
+    if faults:
+        items.append(("fault", "the store fails"))
     for kind, text in items:
         if kind == "waiting":
             yield _box(x, y + 5, 26, 5, kind)
@@ -355,7 +374,7 @@ def svg(runs: Sequence[Run]) -> str:
         y += HEADING + count * height + AXIS + PAUSE
     clusters = max((len(cluster_letters(run.events)) for run in runs), default=0)
     gaps = any(figures(run.events).gaps for run in runs)
-    parts += _legend(y, clusters, gaps)
+    parts += _legend(y, clusters, gaps, any(run.faults for run in runs))
     title = " / ".join(run.title for run in runs)
     size = f'viewBox="0 0 {WIDTH} {y + LEGEND:g}" width="{WIDTH}"'
     return "\n".join(
@@ -396,6 +415,7 @@ def html(runs: Sequence[Run], heading: str = "Simulated start of a cluster") -> 
 :root {{ color-scheme: light dark }}
 body {{ font: 15px system-ui, sans-serif; max-width: {WIDTH}px; margin: 1rem auto }}
 svg {{ max-width: 100%; height: auto }}
+pre {{ overflow-x: auto }}
 td, th {{ padding: 0 .8em .2em 0; text-align: left; overflow-wrap: anywhere }}
 td:first-child {{ text-align: right; font-variant-numeric: tabular-nums }}
 </style>

@@ -26,10 +26,11 @@ def main() -> None:
     from contextlib import suppress
 
     from service_monitor.calls import Stop
-    from service_monitor.cli import main as run
 
     stop = Stop()
     threading.Thread(target=_obey, args=(stop,), daemon=True).start()
+    from service_monitor.cli import main as run  # slow
+
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")

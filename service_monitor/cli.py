@@ -415,6 +415,7 @@ def init_store(stop: Stop, /, **given: Any) -> None:
 def _store(given: dict[str, Any], stop: Stop) -> Iterator[Store]:
     """Open the store of the command, after the other options were checked."""
     store = open_store(given["store"], stop)
+    _warn_of_ps(given)
     try:
         with _explained(given):
             yield store
@@ -432,6 +433,24 @@ def _explained(given: dict[str, Any]) -> Iterator[None]:
         raise StoreUnavailable(f"the store cannot be reached: {error}{hint}") from error
     except StoreRefused as error:
         raise StoreRefused(f"the store refuses us: {error}") from error
+
+
+def _warn_of_ps(given: dict[str, Any]) -> None:
+    """Name the options that tell a secret to every user of this machine."""
+    urls = {name: given.get(name) or "" for name in ("store", "monitor_url")}
+    secret = {name for name, url in urls.items() if mask_url(url) != url}
+    if any(name.lower() == "authorization" for name, _ in given.get("header", ())):
+        secret.add("header")
+    context = click.get_current_context()
+    for param in context.command.params:
+        source = context.get_parameter_source(str(param.name))
+        if param.name in secret and source is ParameterSource.COMMANDLINE:
+            log.warning(
+                "%s holds a password, which ps shows to everybody on this machine: "
+                "put it into %s",
+                param.opts[0],
+                param.envvar,
+            )
 
 
 def _host(given: str | None, url: str, store: Store, stop: Stop) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from http.client import HTTPException, HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,9 +23,40 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 
+MOST_HEADER = 128 * 1024
+"""Bytes of an answer before its body: http.client takes 100 lines of 64 KiB each."""
+
+
+class _Header:
+    """The file that an answer is read from, up to `MOST_HEADER`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MOST_HEADER
+        self.close = file.close
+
+    def readline(self, limit: int) -> bytes:
+        line = self._file.readline(limit)
+        self._left -= len(line)
+        if self._left < 0:
+            raise HTTPException(f"got more than {MOST_HEADER} bytes of headers")
+        return line
+
+
+class _Answer(HTTPResponse):
+    def begin(self) -> None:
+        file = self.fp
+        self.fp = _Header(file)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:  # not closed on the way
+                self.fp = file
+
 
 class _Adopting(HTTPConnection):
     default_socket_options = _KEEPALIVE
+    response_class = _Answer
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()

@@ -13,10 +13,10 @@ _STORES = [
     ("sqlite:///DIRECTORY/FILE.db", "for the processes of one machine"),
 ]
 _MORE_STORES = (
-    "With credentials: etcds://USER:PASSWORD@HOST?ca=FILE&cert=FILE&key=FILE; those of "
-    "AWS, and the region, are where the AWS tools look for them. Without "
-    "--store it is $ETCDCTL_ENDPOINTS, else etcd v3 on port 2379 of this host or, in a "
-    "container, of its default gateway."
+    "With credentials: etcds://USER@HOST?password-file=FILE&ca=FILE&cert=FILE&key=FILE "
+    "(or USER:PASSWORD@HOST); those of AWS, and the region, are where the AWS tools "
+    "look for them. Without --store it is $ETCDCTL_ENDPOINTS, else etcd v3 on port "
+    "2379 of this host or, in a container, of its default gateway."
 )
 _ENVIRONMENT = (
     "Each stands for the option of that name; an empty one counts as not set. What the "

@@ -32,6 +32,8 @@ PREFIX = "SERVICE_MONITOR_"
 MOST_INFO = 16 * 1024
 """Characters of info as JSON: every store and every reader of `hosts` carries it."""
 
+LONGEST_URL = 2048
+
 _URL = re.compile(
     r"(?P<scheme>https?|tcp)://(?P<user>[^/?#\\\[\]]*@)?(?P<place>[^/?#@]*)"
     r"(?P<rest>[/?][^#]*)?",
@@ -93,8 +95,11 @@ def read_host(text: str) -> str:
 
 def read_url(text: str) -> str:
     """Check what to probe: http, https or tcp, with a host, and for tcp a port."""
-    if len(text) > 2048 or not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("is not a URL: ASCII without spaces, up to 2048 long")
+    plain = text.isascii() and text.isprintable() and " " not in text
+    if not plain or len(text) > LONGEST_URL:
+        raise ValueError(
+            f"is not a URL: ASCII without spaces, up to {LONGEST_URL} long"
+        )
     match = _URL.fullmatch(text)
     if match is None:
         raise ValueError(
@@ -141,9 +146,14 @@ def read_info(text: str) -> dict[str, Any]:
 
 
 def read_store(text: str) -> str:
-    """Refuse a blank one: a variable that is unset must not mean the default store."""
+    """Refuse a blank one: a variable that is unset must not mean the default store.
+
+    And what is too long: no store could be reached by it, which is no outage.
+    """
     if not text.strip():
         raise ValueError("names no store; for the default one leave --store out")
+    if len(text) > LONGEST_URL:
+        raise ValueError(f"is too long: up to {LONGEST_URL} characters")
     return text
 
 
@@ -161,12 +171,17 @@ def read_number(text: str, most: int = 1_000_000) -> int:
     raise ValueError(f"is not a whole number from 1 to {most}")
 
 
+def masked(url: str) -> str:
+    """Quote a URL without its password."""
+    return quoted(mask_url(url))
+
+
 NAME_TYPE = _Type("name", read_name)
 HOST_TYPE = _Type("host", read_host)
-URL_TYPE = _Type("url", read_url, lambda text: quoted(mask_url(text)))
+URL_TYPE = _Type("url", read_url, masked)
 HEADER_TYPE = _Type("header", read_header, lambda _: "what was given")  # secret
 INFO_TYPE = _Type("key=value", read_info)
-STORE_TYPE = _Type("url", read_store)
+STORE_TYPE = _Type("url", read_store, masked)
 CA_TYPE = _Type("file", read_ca)
 DURATION = _Type("duration", parse_duration)
 COUNT = _Type("n", read_number)

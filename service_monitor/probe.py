@@ -40,9 +40,9 @@ class Probe(Protocol):
 class Target:
     """What to probe: an `http`, `https` or `tcp` URL, and how."""
 
-    url: str
+    url: str = field(repr=False)  # this and the headers may hold passwords
     timeout: float
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca: str | None = None
     insecure: bool = False
 

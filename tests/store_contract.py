@@ -58,6 +58,7 @@ def test_create_is_refused_while_the_key_lives(
     assert refused.value.record.created == record.created
 
 
+@pytest.mark.promise(2)
 def test_created_orders_and_is_never_used_twice(
     make_store: MakeStore, label: str
 ) -> None:
@@ -113,6 +114,7 @@ def test_update_is_refused_when_changed(make_store: MakeStore, label: str) -> No
     assert refused.value.record.value == "2"
 
 
+@pytest.mark.promise(1)
 def test_update_of_a_deleted_record_is_refused(
     make_store: MakeStore, label: str
 ) -> None:
@@ -150,6 +152,7 @@ def test_repeated_update_with_the_same_value_succeeds(
     assert again.version == once.version
 
 
+@pytest.mark.promise(3)
 def test_record_expires_after_its_ttl(make_store: MakeStore, label: str) -> None:
     """A dead node would block the queue for ever, or a living one lose its place."""
     store = make_store()
@@ -303,6 +306,7 @@ def test_wait_sees_a_change_made_before_it(make_store: MakeStore, label: str) ->
     assert now() - begun < HANG / 2
 
 
+@pytest.mark.promise(2)
 def test_wait_for_gone_ignores_all_else(make_store: MakeStore, label: str) -> None:
     """One hand-over would wake the whole queue."""
     record = make_store().create(f"{label}/a", "1", 30)

@@ -51,6 +51,7 @@ def left_behind(make_store: MakeStore) -> list[str]:
     return [record.key for record in make_store().list("").records]
 
 
+@pytest.mark.promise(3)
 def test_a_release_hands_over(make_store: MakeStore) -> None:
     """The next node would wait for a timeout instead of its turn."""
     first = take(make_store, "a")
@@ -85,6 +86,7 @@ def test_a_stop_while_queued_leaves_no_ticket(make_store: MakeStore) -> None:
     assert left_behind(make_store) == ["es/lease/a"]
 
 
+@pytest.mark.promise(9)
 @pytest.mark.parametrize("call", ["list", "create", "update", "wait", "prepare"])
 def test_a_stop_at_any_call_leaves_no_ticket(make_store: MakeStore, call: str) -> None:
     """A signal at the wrong moment would leave a ticket that nobody knows of."""
@@ -105,6 +107,7 @@ def test_a_stop_at_any_call_leaves_no_ticket(make_store: MakeStore, call: str) -
     assert "es/lease/b" not in left_behind(make_store)
 
 
+@pytest.mark.promise(8)
 def test_an_outage_is_waited_out(
     make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from service_monitor.stores import CALL_TIMEOUT
+from service_monitor.timing import now
 from tests.commands import WATCH, Run, environment, error_of, finish, started
+from tests.conftest import Serve
+from tests.loopback import hanging
 
 BAD_NAMES = ["", " ", ".", "..", "../x", "a/b", "/abs", "%2e%2e", "a?b=c", "a#b", "_x"]
 BAD_NAMES += ["-x", "a\nb", "a\x00b", "\x1b[31m", "a,b", "é", "x" * 129]
@@ -29,13 +33,16 @@ BAD_STORES += [
     "etcd:h",
 ]
 BAD_STORES += ["etcds://h?ca=/a&ca=/b", "etcds://h?ca=/nowhere", "etcd://u:s3/cret@h"]
-BAD_STORES += ["sqlite://x", "sqlite:///", "sqlite:///a%00b", "etcd://h\n"]
+BAD_STORES += ["sqlite://x", "sqlite:///", "sqlite:///a%00b", "etcd://h\n", "etcd2://"]
+BAD_STORES += ["etcd2s://h?cert=/x", "etcd://u@h?password-file=/nowhere", "http://h:1"]
+BAD_STORES += [f"etcd://u:s3cret@h/{'x' * 2048}", f"sqlite:///{'x' * 2048}"]
 
 
 def bad_input() -> Iterator[list[str]]:
     for name in BAD_NAMES:
-        yield ["status", "--label", name]
-        yield ["hosts", "--label", name]
+        for command in "hosts", "status", "acquire-lease", "release-lease":
+            yield [command, "--label", name]
+        yield [*WATCH, "--label", name]
         yield ["acquire-lease", "--label=es", "--service-id", name]
         yield ["release-lease", "--label=es", "--service-id", name]
         yield [*WATCH, "--service-id", name]
@@ -91,6 +98,72 @@ def test_bad_input_is_refused_before_anything_is_sent(
     assert outcome.code == 2
     assert error_of(outcome)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ETCDCTL_ENDPOINTS": "h:0"},
+        {"ETCDCTL_USER": "root"},
+        {"ETCDCTL_ENDPOINTS": "https://h", "ETCDCTL_CERT": "/x"},
+        {"ETCDCTL_ENDPOINTS": "https://h", "ETCDCTL_CACERT": "/nowhere"},
+    ],
+)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [*WATCH],
+        ["hosts", "--label=es"],
+        ["acquire-lease", "--label=es"],
+        ["release-lease", "--label=es"],
+        ["status"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_bad_default_store_is_refused(
+    run: Run, argv: list[str], variables: dict[str, str]
+) -> None:
+    """A machine set up wrongly would wait out its timeout at each start."""
+    outcome = run(*argv, env=variables | {"SERVICE_MONITOR_STORE": ""})
+    assert outcome.code == 2
+    assert error_of(outcome).startswith("from the ETCDCTL_ variables: ")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["watch", "--rise=1.5"],
+        ["watch", "--timeout=9s"],
+        ["watch", "--ttl=nan"],
+        ["watch", "--label=a/b"],
+        ["hosts", "--timeout=1e309"],
+        ["hosts", "--label=../x"],
+        ["acquire-lease", "--slots=0"],
+        ["acquire-lease", "--service-id=a#b"],
+        ["release-lease", "--token=-1"],
+        ["release-lease", "--service-id=d?recursive=true"],
+        ["status", "--label=_x"],
+        ["status", "--log-level=loud"],
+    ],
+    ids=" ".join,
+)
+def test_the_process_refuses_before_it_connects_to_anything(
+    path: Path, serve: Serve, bad: list[str]
+) -> None:
+    """A typing error would reach another key of the store, or the service."""
+    server = serve(hanging)
+    variables = {
+        "SERVICE_MONITOR_STORE": f"etcd://127.0.0.1:{server.port}",
+        "SERVICE_MONITOR_MONITOR_URL": server.url,
+        "SERVICE_MONITOR_LABEL": "es",
+    }
+    begun = now()
+    with started(bad, environment(path, **variables)) as running:
+        outcome = finish(running)
+    assert now() - begun < CALL_TIMEOUT  # 0.1 s, on a machine with nothing else to do
+    assert outcome.code == 2
+    assert error_of(outcome).startswith(bad[1].partition("=")[0])
+    assert server.connections == 0
 
 
 @pytest.mark.parametrize("label", [b"\xff", b"a\nb", b"../x"])

@@ -426,6 +426,19 @@ def test_a_lease_that_just_ended_was_released_by_nobody() -> None:
     assert story.broken() == set()
 
 
+@pytest.mark.parametrize(("ends", "broken"), [(0.4, False), (1.0, True)])
+def test_a_lease_whose_time_began_before_its_grant(ends: float, broken: bool) -> None:
+    """Else an expiry on a slow etcd would be called a release without right."""
+    story = Story()
+    run = story.begin("enqueue", "a", lease_timeout=LEASE)
+    story.put("a", "waiting")
+    token = story.later(5).put("a", "held")
+    told: dict[str, Any] = {"decided": story.at, "deadline": story.at + ends}
+    story.end(run, token=token, nonces=["a"], **told)
+    story.later(0.5).gone("a")
+    assert ("released" in story.broken()) == broken
+
+
 @pytest.mark.parametrize(
     ("listed", "broken"), [(["a"], False), ([], True), (["a", "c"], True)]
 )

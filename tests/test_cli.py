@@ -391,6 +391,7 @@ def test_the_store_is_closed_whatever_happens(
     assert len(closed) == 1
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("command", ["hosts", "status", "release-lease"])
 def test_a_store_that_is_not_there_is_no_empty_answer(run: Run, command: str) -> None:
     """A node would take an outage for "I am the first", and found a second cluster."""

@@ -30,6 +30,7 @@ class Wrong:
         return datetime.now(UTC) + timedelta(hours=cls.hours)
 
 
+@pytest.mark.promise(7)
 @pytest.mark.parametrize("hours", [-5, 5])
 def test_a_wrong_wall_clock_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
@@ -56,6 +57,7 @@ def test_a_wrong_wall_clock_changes_nothing(
     store.close()
 
 
+@pytest.mark.promise(7)
 def test_the_wall_clock_is_read_for_people_alone() -> None:
     """The next change would bring it back into a decision."""
     readers = set()

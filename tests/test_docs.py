@@ -206,23 +206,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-# README and promises
-
-
-def promises() -> list[str]:
-    page = (ROOT / "docs/promises.md").read_text()
-    parts = sections(page).items()
-    texts = []
-    for heading, body in parts:
-        quote = " ".join(re.findall(r"^> ?(.*)$", body, re.MULTILINE))
-        number, _, name = heading.partition(". ")
-        text = (
-            f"{number}. *{name}* {quote}"
-            if number == "9"
-            else (f"{number}. *{name}.* {quote}")
-        )
-        texts.append(" ".join(text.split()))
-    return texts
+# README
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -236,20 +220,6 @@ def test_readme_opens_with_the_two_commands() -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.DOTALL | re.M)
     assert [block.strip() for block in blocks[:2]] == TWO_COMMANDS
     assert "\n## " not in README.read_text().partition(TWO_COMMANDS[0])[0]
-
-
-def test_readme_makes_the_nine_promises() -> None:
-    """Users would rely on words that no test holds."""
-    readme = " ".join(sections(README.read_text())["Promises"].split())
-    assert [text[:2] for text in promises()] == [f"{n}." for n in range(1, 10)]
-    for text in promises():
-        assert text in readme
-
-
-def test_every_promise_names_its_tests() -> None:
-    """A promise would be words only."""
-    for heading, body in sections((ROOT / "docs/promises.md").read_text()).items():
-        assert re.search(r"\]\(\.\./(tests|integration)/\w+\.py\)", body), heading
 
 
 # constants and messages

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +26,9 @@ from service_monitor.stores.endpoints import (
 from service_monitor.stores.etcd2 import Etcd2Store
 from service_monitor.stores.etcd3 import Etcd3Store
 from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.timing import now
 from tests.certificates import Certificates
+from tests.commands import HANG
 
 NO_FILES = ["sqlite:", "sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:x.db"]
 NO_FILES += ["sqlite:/x.db", "sqlite:///d/", "sqlite:///x?y", "sqlite:///x#y"]
@@ -89,6 +93,46 @@ def test_credentials_come_from_where_etcdctl_has_them(
     assert (access.user, access.password) == (user, password)
 
 
+@pytest.mark.parametrize("content", ["p:%", "p:%\n", "p:%\r\n"])
+@pytest.mark.parametrize(
+    ("url", "user"), [("etcd://u@h", "u"), ("etcd://h", "v"), ("etcd2s://u@h", "u")]
+)
+def test_a_password_comes_from_a_file(
+    tmp_path: Path, content: str, url: str, user: str
+) -> None:
+    """A secret mounted by Docker or systemd would have to be copied into a variable."""
+    file = tmp_path / "p w"
+    file.write_text(content)
+    environ = {"ETCDCTL_USER": "v", "ETCDCTL_PASSWORD": "z"}
+    found = f"{url}?password-file={tmp_path}/p%20w"
+    access = parse_endpoints(found, environ)[1]
+    assert (access.user, access.password) == (user, "p:%")
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "why"),
+    [
+        ("etcd://u@h", b"", "empty or too long"),
+        ("etcd://u@h", b"\n", "empty or too long"),
+        ("etcd://u@h", b"s3cret" * 999, "empty or too long"),
+        ("etcd://u@h", b"s3\xffcret", "not UTF-8"),
+        ("etcd://u:s3cret@h", b"p", "needs a user, and no password"),
+        ("etcd://h", b"p", "needs a user, and no password"),
+    ],
+)
+def test_refuses_a_password_file_without_showing_it(
+    tmp_path: Path, url: str, content: bytes, why: str
+) -> None:
+    """acquire-lease would be refused by the store until its timeout."""
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        parse_endpoints(f"{url}?password-file={file}", {})
+    assert why in str(refused.value)
+    assert "s3" not in str(refused.value)
+    assert "xff" not in str(refused.value)
+
+
 def test_tls_files_come_from_the_url_or_from_where_etcdctl_has_them(
     certificates: Certificates, strangers: Certificates
 ) -> None:
@@ -136,7 +180,10 @@ def test_tls_files_come_from_the_url_or_from_where_etcdctl_has_them(
         ("etcd://:s3@h", "names no user"),
         ("etcd://@h", "names no user"),
         ("etcd://a,u:s3@h2", "once for all hosts"),
-        ("etcd://u@h", "has no password for 'u': set ETCDCTL_PASSWORD"),
+        ("etcd://u@h", "has no password for 'u': set ETCDCTL_PASSWORD, or ?password"),
+        ("etcd://u@h?password-file", "needs password-file once, with a value"),
+        ("etcd://u@h?password-file=/no", "no password in /no: no such file"),
+        ("etcd://u@h?password-file=/", "no password in /: is a directory"),
         ("etcd://u:@h", "has no password for 'u': set ETCDCTL_PASSWORD"),
         ("etcds://h?x=1", "unknown option 'x'"),
         ("etcds://h?ca", "needs ca once, with a value"),
@@ -448,7 +495,7 @@ def test_finds_the_address_that_reaches_the_store(
     """The others would be told a wrong address, or a useless one without a word."""
     if host == "[::1]" and not os.path.exists("/proc/net/if_inet6"):
         pytest.skip("no IPv6 here")
-    found = Failover([Endpoint("http", host, 2379)]).local_address()
+    found = Failover([Endpoint("http", host, 2379)]).local_address(HANG, Stop())
     assert found == host.strip("[]")
     assert "name this host with --host" in caplog.text
 
@@ -459,17 +506,37 @@ def test_another_address_is_no_matter_for_a_warning(
     """Each start of a good setup would be followed by a warning."""
     monkeypatch.setattr(endpoints, "_address_towards", lambda endpoint: "10.0.0.7")
     with caplog.at_level(logging.INFO):
-        assert Failover([ONE]).local_address() == "10.0.0.7"
+        assert Failover([ONE]).local_address(HANG, Stop()) == "10.0.0.7"
     assert caplog.text == ""
 
 
 def test_a_dead_name_is_no_reason_to_give_up(resolve: None) -> None:
     """One member that left DNS would keep the nodes from starting."""
     endpoints = [Endpoint("http", NO_NAME, 1), Endpoint("http", "127.0.0.1", 1)]
-    assert Failover(endpoints).local_address() == "127.0.0.1"
+    assert Failover(endpoints).local_address(HANG, Stop()) == "127.0.0.1"
+
+
+def test_a_name_server_that_hangs_is_no_reason_to_give_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`watch` would publish nothing for as long as the first name cannot be asked."""
+    release, real = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:
+        if host == NO_NAME:
+            release.wait(HANG)
+        return real(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    endpoints = [Endpoint("http", NO_NAME, 1), Endpoint("http", "127.0.0.1", 1)]
+    failover, begun = Failover(endpoints), now()
+    assert failover.local_address(1, Stop()) == "127.0.0.1"
+    assert 0.4 < now() - begun < HANG / 2
+    assert failover.current == endpoints[1]
+    release.set()
 
 
 def test_says_what_to_do_without_a_route(resolve: None) -> None:
     """The operator would not know that --host helps."""
     with pytest.raises(StoreUnavailable, match=r"host name not found.* with --host"):
-        Failover([Endpoint("http", NO_NAME, 1)]).local_address()
+        Failover([Endpoint("http", NO_NAME, 1)]).local_address(HANG, Stop())

@@ -202,6 +202,7 @@ def run(examples: int, mutant: type[Contender] | None = None) -> None:
     )
 
 
+@pytest.mark.promise(1)
 def test_the_lease_keeps_its_promises() -> None:
     """Two nodes would start at once, in one of the ways that no example thinks of."""
     run(1000)

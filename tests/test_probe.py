@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -302,6 +303,20 @@ def test_a_bomb_stays_packed(serve: Serve) -> None:
     assert ask(server.url) == (True, "200 OK")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 32 * 1024  # KiB
+
+
+@pytest.mark.parametrize("names", ["X", "X-%d"])
+def test_no_more_of_a_header_is_read_than_of_a_page(serve: Serve, names: str) -> None:
+    """A service gone wrong would take `watch` along, at 45 MB for each probe."""
+    lines = (names.replace("%d", str(n)) + ": " + "y" * 60_000 for n in range(95))
+    server = serve(answering(status("200 OK", *lines)))
+    ask(serve(answering(OK)).url)  # imports what is needed
+    tracemalloc.start()
+    ok, reason = ask(server.url)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (ok, reason) == (False, "got more than 131072 bytes of headers")
+    assert peak < 2 * 1024 * 1024
 
 
 # what is sent

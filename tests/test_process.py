@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def is_queued(store: Store, name: str) -> bool:
     return f"es/lease/{name}" in keys(store)
 
 
+@pytest.mark.promise(9)
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
@@ -55,6 +57,7 @@ def test_a_signal_while_queued_leaves_no_ticket(
     assert keys(store) == ["es/lease/es-1"]
 
 
+@pytest.mark.promise(9)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_watch_well(
     store: Store, path: Path, serve: Serve, number: int
@@ -106,6 +109,21 @@ def test_a_signal_at_the_very_start(path: Path) -> None:
             outcome = finish(running)
         assert outcome.code in (143, -signal.SIGTERM)  # before Python was up
         assert outcome.err == ""
+
+
+def test_slow_imports_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    """On a cold or busy disk a stop would take as long as the start."""
+    (tmp_path / "click.py").write_text(f"import time\ntime.sleep({HANG})\n")
+    env = environment(tmp_path / "db", PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    with started(["hosts", "--label=es"], env) as running:
+        status_file = Path(f"/proc/{running.pid}/status")
+        blocked = re.compile("^SigBlk:.*4...$", re.MULTILINE)
+        wait_until(lambda: bool(blocked.search(status_file.read_text())))
+        begun = now()
+        running.terminate()
+        outcome = finish(running)
+    assert now() - begun < STOP_GRACE + 3
+    assert outcome == (143, "", "")
 
 
 def test_what_is_not_ours_cannot_hold_up_the_end(
@@ -219,6 +237,7 @@ def test_the_installed_script_is_the_same(path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
+@pytest.mark.promise(5)
 def test_a_waiter_gets_its_turn_from_the_one_before(
     run: Run, store: Store, path: Path, serve: Serve
 ) -> None:

@@ -214,6 +214,7 @@ def registration(host: str, state: str) -> Record:
     return Record("k", value, 1, 1)
 
 
+@pytest.mark.promise(6)
 def test_hosts_are_those_up_each_once_in_natural_order() -> None:
     """A node would be told to join a dead one, or 10.0.0.10 before 10.0.0.2."""
     records = [
@@ -280,6 +281,7 @@ class Broken:
         """Return at once, as a hint may."""
 
 
+@pytest.mark.promise(8)
 def test_waiting_for_hosts_outlasts_an_outage(
     store: SqliteStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,7 @@ def make_store(path: Path) -> Iterator[MakeStore]:
         store.close()
 
 
+@pytest.mark.promise(7)
 def test_records_of_an_earlier_boot_are_dead(path: Path) -> None:
     """After a reboot the queue would wait for processes that are no more."""
     before = SqliteStore(str(path), Stop(), clock=lambda: 1000.0, boot=lambda: "one")

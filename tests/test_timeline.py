@@ -228,7 +228,8 @@ def test_picture_can_be_heard() -> None:
 
 def test_every_class_has_a_colour_in_light_and_in_dark() -> None:
     """Else something would be black on black for half of the readers."""
-    drawn = svg([Run("a", blind(8)), Run("b", staircase(8))])
+    faults = [timeline.Phase("outage", 101, 103)]
+    drawn = svg([Run("a", blind(8)), Run("b", staircase(8), faults=faults)])
     used = {
         name for css in re.findall(r'class="([^"]*)"', drawn) for name in css.split()
     }
@@ -261,3 +262,13 @@ def test_ticks_stay_readable_at_any_length() -> None:
         root = drawing([Event(0, "n", "started"), Event(total, "n", "healthy")])
         ticks = root.findall(f"{SVG}path")
         assert 2 <= len(ticks) <= 15
+
+
+def test_faults_are_drawn_over_all_lanes_and_named() -> None:
+    """Else nobody could see what the nodes went through."""
+    faults = [timeline.Phase("quorum <lost>", 101, 103)]
+    root = ET.fromstring(svg([Run("fire", staircase(2), "as told", faults)]))
+    band, _in_the_legend = root.findall(f"{SVG}rect[@class='fault']")
+    assert band.findtext(f"{SVG}title") == "quorum <lost>, 2.0 s"
+    words = [element.text for element in root.iter(f"{SVG}text")]
+    assert {"quorum <lost>", "as told", "the store fails"} <= set(words)

@@ -103,6 +103,7 @@ def test_never_writes_a_wrong_length(seconds: float) -> None:
     assert told == pytest.approx(seconds, rel=0.06, abs=0.0006)
 
 
+@pytest.mark.promise(7)
 def test_the_clock_is_no_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A correction of the wall clock would end a lease early or never."""
     before = now()

@@ -100,6 +100,7 @@ def test_up_is_published_and_withdrawn_on_stop(bench: Bench) -> None:
     until(lambda: bench.others.list("").records == ())
 
 
+@pytest.mark.promise(6)
 def test_down_after_fall_failures_and_up_after_rise(bench: Bench) -> None:
     """One dropped packet would take a node out of the cluster's list."""
     bench.answers = [OK, BAD, OK, BAD, BAD, OK, OK]
@@ -112,6 +113,7 @@ def test_down_after_fall_failures_and_up_after_rise(bench: Bench) -> None:
     assert states == [False, True, True, True, True, False, False, True]
 
 
+@pytest.mark.promise(5)
 def test_up_is_in_the_store_before_the_lease_is_released(bench: Bench) -> None:
     """The next node would not find this one and found a cluster of its own."""
     bench.acquire()
@@ -147,6 +149,7 @@ def test_no_release_while_up_cannot_be_published(bench: Bench) -> None:
     assert bench.holders == []
 
 
+@pytest.mark.promise(5)
 def test_release_needs_rise_successes(bench: Bench) -> None:
     """--rise would not hold for what matters most."""
     bench.acquire()
@@ -159,6 +162,7 @@ def test_release_needs_rise_successes(bench: Bench) -> None:
     assert not bench.holders
 
 
+@pytest.mark.promise(5)
 def test_a_probe_begun_before_the_acquisition_does_not_count(bench: Bench) -> None:
     """An answer of the old process would free the lease of the new start."""
     bench.answer = OK
@@ -175,6 +179,7 @@ def test_a_probe_begun_before_the_acquisition_does_not_count(bench: Bench) -> No
     assert not bench.holders
 
 
+@pytest.mark.promise(5)
 def test_a_newer_acquisition_is_not_released_for_the_older(bench: Bench) -> None:
     """A watch left over would free the lease of the start that came after."""
     bench.acquire()
@@ -234,6 +239,7 @@ def test_a_wait_that_returns_at_once_does_not_hurry_probes(bench: Bench) -> None
     assert len(probes) == 1
 
 
+@pytest.mark.promise(8)
 def test_probing_goes_on_while_the_store_is_away(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -345,6 +351,7 @@ def test_stopping_before_it_was_up_says_what_stays(
     assert release(bench.others, "es", "a")
 
 
+@pytest.mark.promise(6)
 def test_a_hung_probe_is_not_vouched_for(bench: Bench) -> None:
     """A watch that hangs would list a dead service for ever."""
     bench.answer = OK

@@ -34,17 +34,22 @@ import requests
 
 from integration import images
 from integration.etcd import (
+    HEALTH,
     LABELS,
+    READY_TIMEOUT,
     STOP_TIMEOUT,
     EtcdError,
+    Server,
+    call,
     docker_available,
+    end_by_exception,
     etcd_program,
+    flags,
     free_port,
     uninterrupted,
 )
 from integration.faults.proxy import Proxy
 
-READY_TIMEOUT = 30.0
 CALL_TIMEOUT = 3.0
 QUOTA = 16 * 2**20  # bytes of a member's database; small, so that `fill` is quick
 _FILLING = "service_monitor-fill/"  # outside of what clients and change logs read
@@ -76,7 +81,7 @@ def obstacle() -> str | None:
     )
 
 
-class EtcdCluster:
+class EtcdCluster(Server):
     """A running cluster; members are numbered from 0. Enter it with `with`.
 
     With `proxied` clients get to member i through `proxies[i]`; what the cluster itself
@@ -102,7 +107,6 @@ class EtcdCluster:
         self.proxies: list[Proxy] = []
         # Page cache outlives a killed process, so durability does not need the disk.
         self._args = [
-            "--enable-v2=true",
             "--unsafe-no-fsync",
             f"--quota-backend-bytes={quota}",
             *extra_args,
@@ -112,12 +116,7 @@ class EtcdCluster:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        ):
-            # As Ctrl-C does: end by an exception, so that every `with` cleans up.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        end_by_exception()
         try:
             self._stack.callback(self._hosting.remove)
             self._hosting.prepare()
@@ -153,16 +152,6 @@ class EtcdCluster:
     def direct_endpoints(self) -> list[str]:
         """Where the members are, past the proxies."""
         return [f"{host}:{port}" for host, port in self._hosting.addresses]
-
-    @property
-    def url(self) -> str:
-        """The store URL for the v3 API."""
-        return f"etcd://{','.join(self.endpoints)}"
-
-    @property
-    def url_v2(self) -> str:
-        """The store URL for the v2 API."""
-        return f"etcd2://{','.join(self.endpoints)}"
 
     # what can happen to one member
 
@@ -301,9 +290,7 @@ class EtcdCluster:
         if i is None:
             return all(map(self.healthy, range(self.size)))
         try:
-            # NOSPACE is something a test may bring about.
-            path = "/health?exclude=NOSPACE"
-            return bool(self.call(i, path, method="GET")["health"] == "true")
+            return bool(self.call(i, HEALTH, method="GET")["health"] == "true")
         except (requests.RequestException, ValueError):
             return False
 
@@ -342,12 +329,8 @@ class EtcdCluster:
         timeout: float = CALL_TIMEOUT,
     ) -> dict[str, Any]:
         """Send one request to a member, past its proxy; raise for a status from 400."""
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of this machine has no part in this
-            url = f"http://{self.direct_endpoints[i]}{path}"
-            response = session.request(method, url, json=body or {}, timeout=timeout)
-        response.raise_for_status()
-        answer: dict[str, Any] = response.json()
+        url = f"http://{self.direct_endpoints[i]}{path}"
+        answer: dict[str, Any] = call(method, url, body or {}, timeout=timeout).json()
         return answer
 
     def _ask(self, path: str, body: object = None) -> dict[str, Any]:
@@ -376,18 +359,10 @@ class EtcdCluster:
         )
 
     def _command(self, i: int) -> list[str]:
-        peers = [self._hosting.peer(k) for k in range(self.size)]
-        return [
-            f"--name=m{i}",
-            f"--listen-client-urls=http://{self._hosting.listen(i)}",
-            f"--advertise-client-urls=http://{self.endpoints[i]}",
-            f"--listen-peer-urls=http://{self._hosting.listen_peer(i)}",
-            f"--initial-advertise-peer-urls=http://{peers[i]}",
-            "--initial-cluster="
-            + ",".join(f"m{k}=http://{peer}" for k, peer in enumerate(peers)),
-            "--initial-cluster-state=new",
-            *self._args,
-        ]
+        own = self._hosting
+        urls = (f"http://{own.listen(i)}", f"http://{self.endpoints[i]}")
+        peers = {f"m{k}": own.peer(k) for k in range(self.size)}
+        return [*flags(*urls, own.listen_peer(i), peers, f"m{i}"), *self._args]
 
 
 class ChangeLog:

@@ -66,6 +66,16 @@ class Outcome:
         """List what went wrong with the run itself, or ended as no command may."""
         return [str(event) for event in self.events if event.kind == "error"]
 
+    def outages(self) -> Iterator[timeline.Phase]:
+        """List the faults of the store, and how long each lasted."""
+        begun: dict[int, Event] = {}
+        for event in self.events:
+            if event.kind == "fault" and event.data["target"] == "store":
+                begun[event.data["id"]] = event
+            elif event.kind == "mended" and event.data["id"] in begun:
+                fault = begun.pop(event.data["id"])
+                yield timeline.Phase(fault.data["what"], fault.at, event.at)
+
     @property
     def faults(self) -> dict[str, Counter[str]]:
         """Count the faults of the store, of our processes, and of the machine."""
@@ -149,14 +159,16 @@ def fire(
     return Outcome(settings, events, changes, found, seconds)
 
 
+Span = tuple[float, float]
+
 # --- the report -----------------------------------------------------------------------
 
 
-def percentiles(seconds: Sequence[float]) -> str:
+def percentiles(spans: Sequence[Span]) -> str:
     """Give the 50th, 90th, 99th percentile and the largest, in milliseconds."""
-    if not seconds:
+    if not spans:
         return "none"
-    ordered = sorted(seconds)
+    ordered = sorted(end - begin for begin, end in spans)
 
     def at(share: float) -> str:
         return f"{1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]:.0f}"
@@ -165,15 +177,14 @@ def percentiles(seconds: Sequence[float]) -> str:
     return f"{shown}, max {1000 * ordered[-1]:.0f} ms, n {len(ordered)}"
 
 
-def changeovers(outcome: Outcome) -> tuple[list[float], list[float]]:
-    """Measure hand-overs and takeovers, as seen by the observer.
+def changeovers(history: History) -> tuple[list[Span], list[Span]]:
+    """Find hand-overs and takeovers, as seen by the observer.
 
     Both while somebody waited: a hand-over is from a release to the next grant, a
     takeover from the time at which a lease that nobody released was over.
     """
-    history = History(outcome.events, outcome.changes, outcome.settings.rules())
-    handovers: list[float] = []
-    takeovers: list[float] = []
+    handovers: list[Span] = []
+    takeovers: list[Span] = []
     for label in history.labels:
         held: dict[str, Stay] = {}
         free: tuple[float, bool] | None = None  # since when, and if time freed it
@@ -183,7 +194,7 @@ def changeovers(outcome: Outcome) -> tuple[list[float], list[float]]:
                 over = ended.change.at + ended.lease_timeout
                 free = min(change.at, over), change.at >= over - 0.05
             elif free and stay and stay.change is change and stay.granted:
-                (takeovers if free[1] else handovers).append(change.at - free[0])
+                (takeovers if free[1] else handovers).append((free[0], change.at))
                 free = None
             held = {name: stay for name, stay in queue.items() if stay.state == "held"}
     return handovers, takeovers
@@ -193,7 +204,9 @@ def report(outcome: Outcome) -> str:
     """Say in some lines what was done and what came of it."""
     faults = outcome.faults
     settings = outcome.settings
-    handovers, takeovers = changeovers(outcome)
+    history = History(outcome.events, outcome.changes, outcome.settings.rules())
+    handovers, takeovers = changeovers(history)
+    quiet = [(a, b) for a, b in handovers if not history.disturbed(a, b)]
     codes = Counter(
         str(event.data.get("code"))
         for event in outcome.events
@@ -208,29 +221,31 @@ def report(outcome: Outcome) -> str:
         f"acquisitions   {outcome.acquisitions} ({rate:.0f} a minute)",
         "exit codes     " + ", ".join(f"{c}: {n}" for c, n in codes.most_common()),
         f"store changes  {len(outcome.changes)}, gaps {gaps}",
-        f"faults         {sum(map(Counter.total, faults.values()))}",
-        *(
-            f"  {target:12} {counts.total()}: "
-            + ", ".join(f"{what} {n}" for what, n in sorted(counts.items()))
-            for target, counts in sorted(faults.items())
-        ),
         f"hand-over      {percentiles(handovers)}",
+        f"  undisturbed  {percentiles(quiet)}",
         f"takeover       {percentiles(takeovers)}",
         f"errors         {len(errors)} {errors[0] if errors else ''}".rstrip(),
         f"violations     {len(outcome.violations)}",
+        f"faults         {sum(map(Counter.total, faults.values()))}",
     ]
+    for target, counts in sorted(faults.items()):
+        told.append(f"  of the {target:6} {counts.total()}")
+        told += [f"{n:12}  {what}" for what, n in sorted(counts.items())]
     if outcome.violations:
         told += ["", verdict(outcome.violations, outcome.events, outcome.changes)]
     return "\n".join(told)
 
 
 def picture(outcome: Outcome) -> str:
-    """Draw a minute of one label: of the first violation, or of the beginning."""
+    """Draw a minute of one label: of the first violation, or of the first faults."""
     first = outcome.violations[0] if outcome.violations else None
     label = first.item.label if first and first.item else "l0"
+    faults = list(outcome.outages())
     begins = min((event.at for event in outcome.events), default=0.0)
     if first:
         begins = max(begins, first.at - DRAWN / 2)
+    elif faults:
+        begins = max(begins, faults[0].start - DRAWN / 12)
     names = {"enqueue": "queued", "acquire": "started", "release-seen": "healthy"}
     names |= {"unhealthy": "stopped", "lost": "stopped"}
     drawn = []
@@ -242,7 +257,9 @@ def picture(outcome: Outcome) -> str:
             kind = "stopped"
         shown = timeline.Event(event.at, event.node, kind, str(event))
         drawn.append(shown)
-    run = timeline.Run(f"{label}, {DRAWN:g} s of it", drawn)
+    told = "each node queues, starts, comes up and goes, again and again"
+    over = [fault for fault in faults if begins <= fault.start <= begins + DRAWN]
+    run = timeline.Run(f"{label}, {DRAWN:g} s of it", drawn, told, over)
     page = timeline.html([run], "The lease under fire")
     text = f"<pre>{escape(report(outcome))}</pre>"
     return page.replace("</h1>", f"</h1>\n{text}", 1)

@@ -13,6 +13,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from service_monitor.addresses import is_only_here, split_port
+from service_monitor.calls import Stop, bounded
 from service_monitor.errors import ConfigError, StoreUnavailable, describe
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import now
@@ -29,6 +30,9 @@ _URL = re.compile(
 )
 _PORT = 2379
 DEFAULT_PREFIX = "/service_monitor"
+_TLS_FILES = {"ca": "ETCDCTL_CACERT", "cert": "ETCDCTL_CERT", "key": "ETCDCTL_KEY"}
+_LONGEST = 4096
+"""Characters of a password in a file."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Access:
 def parse_endpoints(
     url: str, environ: Mapping[str, str]
 ) -> tuple[list[Endpoint], Access]:
-    """Read `etcd[2][s]://[user:password@]h1[:port],h2[/prefix][?ca=&cert=&key=]`.
+    """Read `etcd[2][s]://[user[:password]@]h1[:port],h2[/prefix][?option=value&...]`.
 
     What the URL leaves out comes from ETCDCTL_CACERT, _CERT, _KEY, _USER and _PASSWORD.
     Raises `ConfigError`, without showing a password.
@@ -84,7 +88,7 @@ def parse_endpoints(
         access = Access(
             match["prefix"] or DEFAULT_PREFIX,
             *_tls(options, environ, secure=secure),
-            *_credentials(match["user"], environ),
+            *_credentials(match["user"], options.get("password-file"), environ),
         )
         check_tls(access.ca, access.cert)
     except ValueError as error:
@@ -103,8 +107,11 @@ def _endpoints(scheme: str, hosts: str) -> list[Endpoint]:
 def _options(text: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
-        if name not in ("ca", "cert", "key"):
-            raise ValueError(f"has an unknown option {quoted(name)}: use ca, cert, key")
+        if name not in (*_TLS_FILES, "password-file"):
+            known = ", ".join(_TLS_FILES)
+            raise ValueError(
+                f"has an unknown option {quoted(name)}: use {known}, password-file"
+            )
         if not value or name in options:
             raise ValueError(f"needs {name} once, with a value")
         options[name] = value
@@ -115,16 +122,12 @@ def _tls(
     options: Mapping[str, str], environ: Mapping[str, str], *, secure: bool
 ) -> tuple[str | None, tuple[str, str] | None]:
     if not secure:
-        if options:
+        if options.keys() & _TLS_FILES.keys():
             raise ValueError("needs TLS for ca, cert and key: etcds:// or etcd2s://")
         return None, None
     ca, cert, key = (
         options.get(option) or environ.get(variable) or None
-        for option, variable in (
-            ("ca", "ETCDCTL_CACERT"),
-            ("cert", "ETCDCTL_CERT"),
-            ("key", "ETCDCTL_KEY"),
-        )
+        for option, variable in _TLS_FILES.items()
     )
     if bool(cert) != bool(key):
         raise ValueError("needs both cert and key, or neither")
@@ -132,7 +135,7 @@ def _tls(
 
 
 def _credentials(
-    given: str | None, environ: Mapping[str, str]
+    given: str | None, file: str | None, environ: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
     text = environ.get("ETCDCTL_USER", "") if given is None else given
     user, _, password = text.partition(":")
@@ -140,12 +143,33 @@ def _credentials(
         user, password = unquote(user), unquote(password)
         if not user or "," in given:
             raise ValueError("names no user before the @, once for all hosts")
+    if file is not None:
+        if not user or password:
+            raise ValueError("needs a user, and no password, beside its password-file")
+        return user, _password_in(file)
     if not user:
         return None, None
     password = password or environ.get("ETCDCTL_PASSWORD", "")
     if not password:
-        raise ValueError(f"has no password for {quoted(user)}: set ETCDCTL_PASSWORD")
+        raise ValueError(
+            f"has no password for {quoted(user)}: set ETCDCTL_PASSWORD, or "
+            "?password-file=FILE"
+        )
     return user, password
+
+
+def _password_in(path: str) -> str:
+    """Read a password from a file; an end of line does not belong to it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.read(_LONGEST + 1).removesuffix("\n")
+    except OSError as error:
+        raise ValueError(f"has no password in {path}: {describe(error)}") from None
+    except UnicodeDecodeError:  # which quotes what it could not decode
+        raise ValueError(f"has no password in {path}: not UTF-8") from None
+    if not 0 < len(password) <= _LONGEST:
+        raise ValueError(f"has no password in {path}: empty or too long")
+    return password
 
 
 def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:
@@ -219,32 +243,37 @@ class Failover:
                 return result
         raise StoreUnavailable("; ".join(said) or "no answer in time")
 
-    def local_address(self) -> str:
+    def local_address(self, seconds: float, stop: Stop) -> str:
         """Return the address that this machine would reach the store from.
 
-        Nothing is sent: connecting a UDP socket only looks up the route. Raises
-        `StoreUnavailable`.
+        Nothing is sent: connecting a UDP socket only looks up the route. A name server
+        may hang, so each endpoint has its share of the seconds. Raises
+        `StoreUnavailable`, and `Stopped` at once when the stop is requested.
         """
-        said = []
-        for turn in range(len(self._endpoints)):
-            endpoint = self._endpoints[(self._good + turn) % len(self._endpoints)]
+
+        def ask(endpoint: Endpoint, share: float) -> str:
             try:
-                address = _address_towards(endpoint)
-            except OSError as error:
-                said.append(f"{endpoint}: {describe(error)}")
-                continue
-            if is_only_here(address):
-                log.warning(
-                    "the store is on this machine (%s): other machines would be told "
-                    "to connect to %s. If there are any, name this host with --host",
-                    endpoint,
-                    address,
+                return bounded(
+                    lambda: _address_towards(endpoint), share, stop, waits=True
                 )
-            return address
-        raise StoreUnavailable(
-            "cannot tell which local address reaches the store "
-            f"({'; '.join(said)}): name this host with --host"
-        )
+            except OSError as error:
+                raise StoreUnavailable(describe(error)) from None
+
+        try:
+            address = self.call(ask, seconds)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"cannot tell which local address reaches the store ({error}): name "
+                "this host with --host"
+            ) from None
+        if is_only_here(address):
+            log.warning(
+                "the store is on this machine (%s): other machines would be told "
+                "to connect to %s. If there are any, name this host with --host",
+                self.current,
+                address,
+            )
+        return address
 
 
 def _address_towards(endpoint: Endpoint) -> str:

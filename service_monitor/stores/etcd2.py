@@ -162,7 +162,7 @@ class Etcd2Store:
         return float(node.ttl or 0) if same else 0.0
 
     def local_address(self) -> str:
-        return self._failover.local_address()
+        return self._failover.local_address(CALL_TIMEOUT, self._stop)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -203,14 +203,19 @@ class Etcd2Store:
         if client is None:
             from service_monitor.http import POOLS
 
+            # Ends up in latin-1, whatever it holds; etcd reads UTF-8.
+            user, password = (
+                text and text.encode().decode("latin-1")
+                for text in (self._access.user, self._access.password)
+            )
             client = self._etcd.Client(
                 host=endpoint.host,
                 port=endpoint.port,
                 protocol=endpoint.scheme,
                 cert=self._access.cert,
                 ca_cert=self._access.ca,
-                username=self._access.user,
-                password=self._access.password,
+                username=user,
+                password=password,
                 read_timeout=CALL_TIMEOUT,
                 allow_redirect=False,
                 allow_reconnect=False,
@@ -242,7 +247,10 @@ class Etcd2Store:
         if isinstance(error, self._etcd.EtcdConnectionFailed):
             return StoreUnavailable(describe(error.cause or error))
         if isinstance(error, self._etcd.EtcdInsufficientPermissions):
-            return StoreRefused(f"{endpoint}: {error}")
+            return StoreRefused(
+                f"{endpoint}: {error}: is the password right, and has the user a role "
+                f"with readwrite on {self._access.prefix}*?"
+            )
         if isinstance(error, self._etcd.EtcdClusterIdChanged):
             if client := self._clients.pop(endpoint, None):
                 client.http.clear()

@@ -187,7 +187,7 @@ class Etcd3Store:
         )
 
     def local_address(self) -> str:
-        return self._failover.local_address()
+        return self._failover.local_address(CALL_TIMEOUT, self._stop)
 
     def close(self) -> None:
         with suppress(StoreUnavailable, Stopped):  # they lapse after their ttl
