@@ -163,7 +163,7 @@ def test_the_region_may_come_from_the_environment(
     """A container on ECS, which sets AWS_REGION, would have to be told again."""
     monkeypatch.setenv(variable, "ap-south-1")
     store = DynamoStore(Place("table"), Stop())
-    assert store._aws.endpoint.host == "dynamodb.ap-south-1.amazonaws.com"
+    assert store._aws.endpoint().host == "dynamodb.ap-south-1.amazonaws.com"
     assert store._aws.where == "table table in ap-south-1"
     store.close()
 

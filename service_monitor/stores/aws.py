@@ -176,10 +176,18 @@ class Aws:
         """Name table and region, for messages."""
         return f"table {self._place.table} in {self._session.region_name}"
 
-    @property
     def endpoint(self) -> Endpoint:
-        """Return where the requests go; sends none."""
-        parts = urlsplit(self._connect().meta.endpoint_url)
+        """Return where the requests go; looks for credentials, sends nothing there.
+
+        Raises `StoreError`, and `Stopped` at once when the stop is requested.
+        """
+        try:
+            client = bounded(self._connect, CALL_TIMEOUT, self._stop, waits=True)
+        except BotoCoreError as error:
+            raise self.unusable(error) from error
+        except OSError as error:
+            raise self.silence(describe(error)) from error
+        parts = urlsplit(client.meta.endpoint_url)
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return Endpoint(parts.scheme, host, port)

@@ -29,6 +29,7 @@ from service_monitor.errors import (
     StoreUnavailable,
 )
 from service_monitor.records import NAME, Record, Snapshot
+from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.aws import Aws, Call, Place, Unmet
 from service_monitor.stores.endpoints import Failover
 from service_monitor.timing import now
@@ -177,7 +178,8 @@ class DynamoStore:
         return max(0.0, left)
 
     def local_address(self) -> str:
-        return Failover([self._aws.endpoint]).local_address()
+        failover = Failover([self._aws.endpoint()])
+        return failover.local_address(CALL_TIMEOUT, self._stop)
 
     def close(self) -> None:
         self._aws.close()
