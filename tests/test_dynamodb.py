@@ -354,6 +354,22 @@ def test_number_and_record_are_one_transaction(service: Service) -> None:
     assert len(service.asked[3]["TransactItems"]) == 2  # one's own, written anyway
 
 
+def test_what_is_out_of_time_is_not_written_any_more(service: Service) -> None:
+    """A ticket whose time is over would be granted the lease after all."""
+    service.finds(COUNTER)
+    service.gives("transact_write_items")
+    service.store.update(RECORD, "w", 60)
+    service.gives("update_item")
+    service.store.keep_alive(RECORD, 15)
+    update = service.asked[1]["TransactItems"][1]["Update"]
+    for write in update, service.asked[2]:
+        condition = write["ConditionExpression"].split(" AND ")
+        assert condition[:2] == ["#created = :created", "#version = :version"]
+        assert condition[2:] == ["#dead_after > :now"]
+        now_there = float(write["ExpressionAttributeValues"][":now"]["N"]) - EPOCH
+        assert now_there <= 0.2
+
+
 def test_all_reads_are_consistent(service: Service) -> None:
     """A node would not see who went before it."""
     service.finds(None)
