@@ -15,6 +15,11 @@ RUN pip wheel --no-deps --no-build-isolation -w /wheels . \
  && python -m venv --without-pip /opt/service-monitor \
  && pip --python /opt/service-monitor/bin/python install \
         --no-index --no-deps --no-compile /wheels/*.whl \
+ # Of the hundreds of services that botocore describes: ours, and where credentials come
+ # from.
+ && find /opt/service-monitor/lib/*/site-packages/botocore/data -mindepth 1 -maxdepth 1 \
+        -type d ! -name dynamodb ! -name signin ! -name sso ! -name sso-oidc ! -name sts \
+        -exec rm -r {} + \
  && python -m compileall -q --invalidation-mode unchecked-hash \
         /opt/service-monitor/lib \
  && rm /opt/service-monitor/bin/*ctivate*

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from integration import timeline
 from integration.cluster import Cluster, ClusterError, CommandError, TicketOrder
+from integration.dynamodb import start_dynamodb
 from integration.etcd import EtcdError, docker_available, start_etcd
 from integration.timeline import Event, Run
 
@@ -208,6 +209,8 @@ def verdict(outcome: Outcome) -> str:
 
 def open_store(stack: contextlib.ExitStack, url: str | None) -> str:
     """Give the store's URL, of an etcd of our own if none was named."""
+    if url == "dynamodb":
+        return stack.enter_context(start_dynamodb()).make_table()
     if url:
         return url
     progress.print("starting etcd ...")
@@ -261,7 +264,11 @@ def report_path(
     metavar="N",
     help="How many nodes may start at the same time.",
 )
-@click.option("--store", metavar="URL", help="Use this store; else start an etcd.")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Use this store, or moto's with the word dynamodb; else start an etcd.",
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Choose other boot times."
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from integration.conftest import Containers
+from integration.dynamodb import CREDENTIALS, REGION, start_dynamodb
 from integration.etcd import Etcd, network, start_etcd
 from integration.images import PYTHON_IMAGE, ROOT
 
@@ -214,3 +215,28 @@ def test_finds_the_etcd_of_its_host(containers: Containers, label: str) -> None:
         with server:
             result = containers.run("hosts", "--label", label, network=own.name)
     assert (result.code, result.stdout) == (0, "\n"), result
+
+
+def test_speaks_to_dynamodb(containers: Containers, label: str) -> None:
+    """Users of AWS would need an image of their own."""
+    with network() as own:
+        settings = containers.client.networks.get(own.name).attrs["IPAM"]["Config"]
+        with start_dynamodb(settings[0]["Gateway"]) as server:
+            environment = CREDENTIALS | {
+                "AWS_REGION": REGION,
+                "AWS_ENDPOINT_URL_DYNAMODB": server.endpoint,
+            }
+            options = {"network": own.name, "environment": environment, **LOCKED_DOWN}
+            store = "--store=dynamodb://service-monitor"
+
+            def run(*command: str) -> str:
+                result = containers.run(*command, store, **options)
+                assert result.code == 0, result
+                return result.stdout
+
+            assert "made table service-monitor" in run("init-store")
+            ours = ("--label", label, "--service-id", "a")
+            assert run("acquire-lease", *ours, "--print-token") == "2\n"
+            assert label.lower() in run("status")
+            assert run("hosts", "--label", label) == "\n"
+            run("release-lease", *ours)

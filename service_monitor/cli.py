@@ -27,7 +27,7 @@ from service_monitor.errors import (
 from service_monitor.manual import STORE_FAILED, Command
 from service_monitor.options import option
 from service_monitor.shown import mask_url, printable
-from service_monitor.stores import Store, open_store
+from service_monitor.stores import Store, open_store, prepare_store
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
@@ -388,20 +388,51 @@ def status(stop: Stop, /, **given: Any) -> None:
     _print(json.dumps(found, indent=2) if as_json else render(found))
 
 
+@cli.command(cls=Command, exits={0: "made, or nothing to make"} | STORE_FAILED)
+@option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
+@options.store
+@options.log_level
+@click.pass_obj
+def init_store(stop: Stop, /, **given: Any) -> None:
+    """Make what the store needs before its first use.
+
+    For DynamoDB that is the table. All other stores need nothing. To repeat it does no
+    harm: what is there stays as it is.
+
+    \b
+    Example:
+      service-monitor init-store --store='dynamodb://nodes?region=eu-central-1'
+    """
+    with _explained(given):
+        made = prepare_store(given["store"], stop, dry_run=given["dry_run"])
+    for line in made:
+        _print(f"{'would make' if given['dry_run'] else 'made'} {line}")
+    if not made:
+        _print("nothing to make: this store is ready")
+
+
 @contextmanager
 def _store(given: dict[str, Any], stop: Stop) -> Iterator[Store]:
     """Open the store of the command, after the other options were checked."""
     store = open_store(given["store"], stop)
     _warn_of_ps(given)
     try:
-        yield store
+        with _explained(given):
+            yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def _explained(given: dict[str, Any]) -> Iterator[None]:
+    """Say of a store's error that it is one."""
+    try:
+        yield
     except StoreUnavailable as error:
         hint = "" if given["store"] else " (the default one: --store names another)"
         raise StoreUnavailable(f"the store cannot be reached: {error}{hint}") from error
     except StoreRefused as error:
         raise StoreRefused(f"the store refuses us: {error}") from error
-    finally:
-        store.close()
 
 
 def _warn_of_ps(given: dict[str, Any]) -> None:

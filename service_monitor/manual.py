@@ -9,12 +9,14 @@ import click
 _STORES = [
     ("etcd://HOST[:2379][,HOST2...][/PREFIX]", "etcd v3; etcds:// for TLS"),
     ("etcd2://HOST[:2379][,HOST2...][/PREFIX]", "etcd v2; etcd2s:// for TLS"),
+    ("dynamodb://TABLE[/PREFIX][?region=R]", "AWS; made by `init-store`"),
     ("sqlite:///DIRECTORY/FILE.db", "for the processes of one machine"),
 ]
 _MORE_STORES = (
     "With credentials: etcds://USER@HOST?password-file=FILE&ca=FILE&cert=FILE&key=FILE "
-    "(or USER:PASSWORD@HOST). Without --store it is $ETCDCTL_ENDPOINTS, else etcd v3 "
-    "on port 2379 of this host or, in a container, of its default gateway."
+    "(or USER:PASSWORD@HOST); those of AWS, and the region, are where the AWS tools "
+    "look for them. Without --store it is $ETCDCTL_ENDPOINTS, else etcd v3 on port "
+    "2379 of this host or, in a container, of its default gateway."
 )
 _ENVIRONMENT = (
     "Each stands for the option of that name; an empty one counts as not set. What the "

@@ -22,9 +22,12 @@ from tests.loopback import Loopback, Talk
 def _hermetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep this machine's settings out, and a test's logging to itself."""
     for name in os.environ:
-        ours = name.startswith(("SERVICE_MONITOR_", "ETCDCTL_"))
+        ours = name.startswith(("SERVICE_MONITOR_", "ETCDCTL_", "AWS_"))
         if ours or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    for name in "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE":
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     root, own = logging.getLogger(), logging.getLogger("service_monitor")
     handlers, level, own_level = root.handlers[:], root.level, own.level
     yield

@@ -30,7 +30,7 @@ VALUES = {
     "slots": "2",
     "token": "7",
 }
-FLAGS = {"insecure", "print_token", "force"}
+FLAGS = {"dry_run", "insecure", "print_token", "force"}
 OPTIONS = [
     (command, option)
     for command in COMMANDS.values()

@@ -11,6 +11,7 @@ from tests.commands import COMMANDS, Run
 EXITS = {
     "acquire-lease": (0, 1, 2, 74, 130, 143),
     "hosts": (0, 1, 2, 69, 74, 130, 143),
+    "init-store": (0, 2, 69, 74, 130, 143),
     "release-lease": (0, 1, 2, 69, 74, 130, 143),
     "status": (0, 2, 69, 74, 130, 143),
     "watch": (0, 2, 74),
@@ -27,10 +28,18 @@ def test_help_tells_all_there_is_to_know(
     assert (code, err) == (0, "")
     for part in "Example:", "Options:", "Stores:", "Exit codes:", "Environment:":
         assert f"{part}\n" in out
-    assert f"service-monitor {name} --label=es" in out
+    example = "--store='dynamodb://nodes?" if name == "init-store" else "--label=es"
+    assert f"service-monitor {name} {example}" in out
     for number in EXITS[name]:
         assert re.search(rf"^  {number} +\S", out, re.MULTILINE)
-    for scheme in "etcd://", "etcds://", "etcd2://", "etcd2s://", "sqlite:///":
+    for scheme in (
+        "etcd://",
+        "etcds://",
+        "etcd2://",
+        "etcd2s://",
+        "dynamodb://",
+        "sqlite:///",
+    ):
         assert scheme in out
     for variable in "ENDPOINTS", "CACERT", "CERT", "KEY", "USER", "PASSWORD":
         assert f"ETCDCTL_{variable}" in out

@@ -1,7 +1,8 @@
 """The store's own ordered log of changes, read beside the product and not through it.
 
 etcd v3: one watch over all revisions; etcd v2: a loop of watches by index; SQLite: an
-audit table that triggers fill, put into the file by us. When a change took place is
+audit table that triggers fill, put into the file by us; DynamoDB: the log that our
+server for tests keeps. When a change took place is
 known only between two bounds: `at` is when we learned of it, `after` the beginning of
 the last quorum read that showed nothing newer than what we had. So an observer that
 lags behind, like the store itself in an outage, makes bounds wide and never wrong.
@@ -15,14 +16,20 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
 
+from integration.dynamodb import DynamoDB
 from integration.history.recorder import Change
+from service_monitor.calls import Stop
+from service_monitor.errors import StoreError
 from service_monitor.http import new_session
+from service_monitor.stores import open_store
+from service_monitor.stores.aws import parse_place
 from service_monitor.stores.endpoints import Endpoint, parse_endpoints
 from service_monitor.timing import now
 
@@ -508,8 +515,61 @@ class SqliteObserver(Observer):
         self._db.close()
 
 
+class DynamoObserver(Observer):
+    """Reads the log of integration.dynamodb's server, which lets in one at a time.
+
+    What is out of time there is gone when somebody looks and deletes it: so we look.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        place = parse_place(url)
+        self._table = place.table
+        self._prefix = f"{place.prefix}/".lstrip("/")
+        endpoint = urlsplit(place.endpoint or "")
+        self._server = DynamoDB(endpoint.port or 0, str(endpoint.hostname))
+        self._store = open_store(url, Stop())
+        self._seen = 0
+
+    def _open(self) -> None:
+        self._poll()
+
+    def _work(self) -> list[Callable[[], None]]:
+        return [self._poll, self._sweep]
+
+    def _sweep(self) -> None:
+        with suppress(StoreError):  # the store is being let fail
+            self._store.list("")
+        self._closing.wait(1.0)
+
+    def _poll(self) -> None:
+        told = self._server.control("log", since=self._seen)
+        with self.changed:
+            for change in told:
+                self._seen += 1
+                key = split(change["path"].removeprefix(self._prefix))
+                if key and change["table"] == self._table and not change["extended"]:
+                    self._note(_change(key, change))
+            if told:
+                self.changed.notify_all()
+        self._closing.wait(POLL)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._store.close()
+
+
+def _change(key: Key, told: Mapping[str, Any]) -> Change:
+    value = None if told["value"] is None else _read(told["value"])
+    numbers = told["created"], told["version"]
+    bounds = told["after"], told["at"]
+    return Change(*bounds, *key, *numbers, value, told["expired"], told["ends"])
+
+
 def observe(url: str) -> Observer:
     """Return the observer for a store's URL."""
+    if url.startswith("dynamodb"):
+        return DynamoObserver(url)
     if url.startswith("sqlite"):
         return SqliteObserver(url)
     if url.startswith("etcd2"):

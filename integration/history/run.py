@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from integration import timeline
+from integration.dynamodb import start_dynamodb
 from integration.etcd import start_etcd
 from integration.faults.etcd_cluster import EtcdCluster, obstacle
 from integration.history.checker import (
@@ -31,7 +32,12 @@ from integration.history.checker import (
     verdict,
 )
 from integration.history.recorder import Change, Event, write_lines
-from integration.history.store_faults import ClusterFaults, FaultSource, SqliteFaults
+from integration.history.store_faults import (
+    ClusterFaults,
+    DynamoFaults,
+    FaultSource,
+    SqliteFaults,
+)
 from integration.history.workload import IN_A_TRANSACTION, STOPS, Rig, Settings
 
 QUOTA = 64 * 2**20  # bytes; what a long run writes must fit, compaction is a fault
@@ -118,6 +124,11 @@ def stage(store: str) -> Iterator[Stage]:
         with tempfile.TemporaryDirectory() as directory:
             url = f"sqlite://{directory}/store.db"
             yield Stage(url, faults=SqliteFaults(url))
+    elif store == "dynamodb":
+        with start_dynamodb() as dynamodb, dynamodb.proxied() as proxy:
+            direct = dynamodb.make_table()
+            url = direct.replace(dynamodb.endpoint, f"http://{proxy.endpoint}")
+            yield Stage(url, direct, DynamoFaults(dynamodb, proxy))
     elif api and (reason := obstacle()):
         print(f"one etcd, and no faults of it: {reason}", file=sys.stderr)
         with start_etcd(prefer="process") as server:
@@ -135,7 +146,7 @@ def stage(store: str) -> Iterator[Stage]:
 
 def isolated(url: str) -> str:
     """Give an etcd URL a prefix of this run's own."""
-    if url.startswith("sqlite") or url.count("/") > 2:
+    if url.startswith(("sqlite", "dynamodb")) or url.count("/") > 2:
         return url
     return f"{url}/history-{uuid.uuid4().hex[:8]}"
 
@@ -274,8 +285,8 @@ def picture(outcome: Outcome) -> str:
     default="etcd",
     show_default=True,
     metavar="KIND|URL",
-    help="Start an etcd (three members, for the v3 API), etcd2 or sqlite, and let it "
-    "fail too; or use the store at this URL, and leave it alone.",
+    help="Start an etcd (three members, for the v3 API), etcd2, sqlite or dynamodb "
+    "(moto), and let it fail too; or use the store at this URL, and leave it alone.",
 )
 @click.option("--nodes", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--labels", type=click.IntRange(1), default=4, show_default=True)

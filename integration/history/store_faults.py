@@ -14,7 +14,9 @@ from contextlib import closing
 from typing import Protocol
 from urllib.parse import unquote
 
+from integration.dynamodb import FAULTS, DynamoDB
 from integration.faults.etcd_cluster import EtcdCluster
+from integration.faults.proxy import Proxy
 from integration.history.observer import Etcd3Observer, Observer
 
 Mend = Callable[[], bool]
@@ -183,6 +185,43 @@ class ClusterFaults:
     def _some(self, chance: random.Random) -> Sequence[int]:
         size = self._cluster.size
         return range(size) if chance.random() < 0.3 else [chance.randrange(size)]
+
+
+class DynamoFaults:
+    """What DynamoDB answers in a bad hour, and faults of the connections to it."""
+
+    def __init__(self, server: DynamoDB, proxy: Proxy) -> None:
+        self._server = server
+        self._proxy = proxy
+        self._verbs: dict[str, Callable[[], None]] = {
+            "latency": lambda: proxy.latency(1.0),
+            "black hole": proxy.black_hole,
+            "connections reset": proxy.reset,
+            "connections refused": proxy.refuse,
+            "connections half-open": proxy.silence,
+        }
+
+    def kinds(self) -> Sequence[str]:
+        return [*self._verbs, *FAULTS]
+
+    def recovery(self, kind: str) -> float | None:
+        return CALL_HANGS
+
+    def heal(self) -> None:
+        self._server.control("faults")
+        self._proxy.heal()
+
+    def inject(self, kind: str, chance: random.Random, observer: Observer) -> Mend:
+        if kind in self._verbs:
+            self._verbs[kind]()
+        else:
+            self._server.control("faults", kind=kind, share=chance.choice((0.3, 0.7)))
+
+        def mend() -> bool:
+            self.heal()
+            return True
+
+        return mend
 
 
 class SqliteFaults:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -62,9 +62,13 @@ class Settings:
     observed: str = ""  # the URL past the proxies, if there are any
 
     def rules(self) -> Rules:
-        return Rules(
+        rules = Rules(
             slots=self.slots, waiter_ttl=self.waiter_ttl, host_ttl=self.host_ttl
         )
+        if self.store.startswith("dynamodb"):
+            # docs/timing.md: its clock shows seconds, and who is behind looks seldom.
+            return replace(rules, takeover=3.0, wakeup=3.0)
+        return rules
 
     @property
     def patience(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -110,6 +110,11 @@ def open_store(
         from service_monitor.stores.sqlite import SqliteStore
 
         return SqliteStore(_path(url), stop)
+    if scheme == "dynamodb":
+        from service_monitor.stores.aws import parse_place
+        from service_monitor.stores.dynamodb import DynamoStore
+
+        return DynamoStore(parse_place(url), stop)
     if scheme in ("etcd", "etcds", "etcd2", "etcd2s"):
         endpoints, access = parse_endpoints(url, environ)
         if scheme.startswith("etcd2"):
@@ -121,8 +126,23 @@ def open_store(
         return Etcd3Store(endpoints, access, stop)
     raise ConfigError(
         f"unknown store {quoted(mask_url(url))}: use etcd://HOST:2379, etcds://, "
-        "etcd2://, etcd2s:// or sqlite:///DIRECTORY/FILE.db"
+        "etcd2://, etcd2s://, dynamodb://TABLE or sqlite:///DIRECTORY/FILE.db"
     )
+
+
+def prepare_store(
+    url: str | None, stop: Stop, *, dry_run: bool = False
+) -> Sequence[str]:
+    """Make what the store needs before its first use; return what that was.
+
+    With `dry_run` only say it. Raises `ConfigError` and `StoreError`.
+    """
+    if url is not None and url.lower().startswith("dynamodb:"):
+        from service_monitor.stores.dynamodb_table import init_table
+
+        return init_table(url, stop, dry_run=dry_run)
+    open_store(url, stop).close()  # reads the URL, and sends nothing
+    return ()
 
 
 def _path(url: str) -> str:

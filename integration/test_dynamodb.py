@@ -1,0 +1,468 @@
+"""The contract on DynamoDB, here moto's server, and what only this store has."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.cluster import Cluster
+from integration.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
+from integration.faults.processes import Commands
+from integration.history.observer import split
+from integration.images import ROOT
+from integration.test_simulation import (
+    Change,
+    assert_each_saw_the_earlier,
+    assert_one_cluster,
+    assert_orderly,
+    most_at_once,
+)
+from service_monitor.calls import Stop
+from service_monitor.cli import main
+from service_monitor.errors import (
+    KeyExists,
+    RecordGone,
+    Stopped,
+    StoreUnavailable,
+)
+from service_monitor.stores import Store, open_store
+from service_monitor.stores.aws import parse_place
+from service_monitor.stores.dynamodb import DynamoStore
+from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.timing import now
+from tests.loopback import Loopback, answering, status
+from tests.store_contract import *  # noqa: F403
+from tests.store_contract import HANG, MakeStore
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DynamoDB]:
+    with start_dynamodb() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: DynamoDB) -> str:
+    """Give a table's URL: of moto, or the one that the environment names."""
+    elsewhere = os.environ.get(ELSEWHERE)
+    if elsewhere:
+        init_table(elsewhere, Stop())
+    return elsewhere or server.make_table()
+
+
+@pytest.fixture
+def make_store(url: str) -> Iterator[MakeStore]:
+    opened: list[Store] = []
+
+    def make(stop: Stop | None = None) -> Store:
+        opened.append(open_store(url, stop or Stop(), {}))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def table(server: DynamoDB) -> str:
+    """Give the URL of a table in moto, whatever the environment names."""
+    return server.make_table()
+
+
+def plain(server: DynamoDB) -> Any:
+    """Give a client of boto3's own, to do what the store never would."""
+    import boto3
+
+    return boto3.client(
+        "dynamodb", endpoint_url=server.endpoint, region_name="eu-central-1"
+    )
+
+
+def opened(url: str, stop: Stop | None = None) -> Store:
+    return open_store(url, stop or Stop(), {})
+
+
+# faults
+
+
+@pytest.mark.parametrize("kind", ["throttle", "limit", "conflict", "broken", "lost"])
+def test_half_of_all_requests_failing_costs_time_alone(
+    server: DynamoDB, table: str, label: str, kind: str
+) -> None:
+    """A bad minute of AWS would send nodes out of the queue, or let two start."""
+    store = opened(table)
+    with server.fault(kind, every=2):
+        for number in range(5):
+            record = store.create(f"{label}/a", str(number), 30)
+            record = store.update(record, f"{number} held", 30)
+            record = store.keep_alive(record, 30)
+            assert [r.value for r in store.list(f"{label}/").records] == [record.value]
+            store.delete(record)
+            assert store.list(f"{label}/").records == ()
+
+
+def test_throttling_without_end_is_told_within_the_call(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """A command would overrun its timeout, and its queue be lost on the way."""
+    store = opened(table)
+    record = store.create(f"{label}/a", "1", 30)
+    with server.fault("throttle"):
+        begun = now()
+        with pytest.raises(StoreUnavailable, match="ProvisionedThroughputExceeded"):
+            store.list(f"{label}/")
+        assert now() - begun < 6
+    assert store.list(f"{label}/").records == (record,)
+
+
+def test_a_silent_endpoint_is_told_within_the_call(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """`hosts` would hang, and the start script with it."""
+    with server.proxied() as proxy:
+        store = opened(table.replace(server.endpoint, f"http://{proxy.endpoint}"))
+        store.list(f"{label}/")
+        proxy.black_hole()
+        begun = now()
+        with pytest.raises(StoreUnavailable, match="no answer in time"):
+            store.list(f"{label}/")
+        assert now() - begun < 6
+
+
+def test_one_silent_connection_does_not_use_up_the_call(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """Each firewall that forgets a connection would be an outage."""
+    with server.proxied() as proxy:
+        store = opened(table.replace(server.endpoint, f"http://{proxy.endpoint}"))
+        store.list(f"{label}/")
+        proxy.silence()
+        assert store.list(f"{label}/").records == ()
+
+
+def test_a_write_that_arrives_late_arrives_in_vain(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """A node that was stopped while it queued would leave its ticket behind."""
+    stop = Stop()
+    store, other = opened(table, stop), opened(table)
+    store.list(f"{label}/")
+    server.control("faults", kind="slow", share=1.0, only="Transact")
+    threading.Timer(0.3, stop.request).start()
+    with pytest.raises(Stopped):
+        store.create(f"{label}/a", "1", 30)
+    stop.limit(HANG)
+    assert store.list(f"{label}/").records == ()
+    time.sleep(3)  # by now it has been carried out, or refused
+    server.control("faults")
+    assert other.list(f"{label}/").records == ()
+    assert other.create(f"{label}/b", "2", 30).created == 2
+
+
+def test_many_that_write_at_once_all_get_their_number(
+    make_store: MakeStore, label: str
+) -> None:
+    """Of a fleet that boots after a power cut some would not even queue."""
+    stores = [make_store() for _ in range(10)]
+
+    def create(number: int) -> int:
+        return stores[number].create(f"{label}/{number}", str(number), 60).created
+
+    with ThreadPoolExecutor(10) as pool:
+        numbers = list(pool.map(create, range(10)))
+    assert len(set(numbers)) == 10
+    listed = stores[0].list(f"{label}/").records
+    assert [record.created for record in listed] == sorted(numbers)
+
+
+# time
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wall_clock_an_hour_off_changes_nothing(
+    table: str, label: str, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host with a wrong clock could not start, or would overtake the others."""
+    right = opened(table)
+    first = right.create(f"{label}/a", "right", 3)
+    off = timedelta(hours=hours)
+    monkeypatch.setattr(
+        "botocore.auth.get_current_datetime", lambda: datetime.now(UTC) + off
+    )
+    wrong = opened(table)
+    with pytest.raises(KeyExists):
+        wrong.create(f"{label}/a", "wrong", 3)
+    assert 0 < wrong.time_left(first) <= 3
+    second = wrong.create(f"{label}/b", "wrong", 3)
+    assert 0 < right.time_left(second) <= 3
+    time.sleep(1)
+    assert len(right.list(f"{label}/").records) == 2
+    wrong.keep_alive(second, 60)
+    time.sleep(4)
+    assert [r.key for r in right.list(f"{label}/").records] == [f"{label}/b"]
+    assert wrong.create(f"{label}/a", "wrong", 3).created > second.created
+
+
+def test_what_is_out_of_time_never_blocks(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """DynamoDB deletes some days later: until then nobody would start."""
+    dead, living = opened(table), opened(table)
+    old = dead.create(f"{label}/a", "old", 0.2)
+    time.sleep(3)
+    items = plain(server).scan(TableName=parse_place(table).table)["Items"]
+    assert any(item["key"]["S"] == "a" for item in items)  # there it still is
+    assert living.create(f"{label}/a", "new", 30).created > old.created
+    assert [r.value for r in living.list(f"{label}/").records] == ["new"]
+
+
+def test_whoever_was_found_dead_stays_dead(
+    table: str, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A waiter that wakes up late would take the lease beside its successor."""
+    paused, other = DynamoStore(parse_place(table), Stop()), opened(table)
+    record = paused.create(f"{label}/a", "waiting", 0.5)
+    time.sleep(3)
+    assert other.list(f"{label}/").records == ()
+    # As far as it can tell, it might still be alive.
+    monkeypatch.setattr(paused._clock, "earliest", lambda: 0.0)
+    with pytest.raises(RecordGone):
+        paused.update(record, "held", 30)
+    with pytest.raises(RecordGone):
+        paused.keep_alive(record, 30)
+
+
+def test_whoever_is_renewed_in_time_is_not_found_dead(
+    table: str, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that crosses a keepalive would take a living waiter's place away."""
+    owner, other = opened(table), DynamoStore(parse_place(table), Stop())
+    record = owner.create(f"{label}/a", "waiting", 30)
+    read = other._read
+
+    def slowly(*args: Any) -> Iterator[Any]:
+        for item in read(*args):
+            item["dead_after"] = {"N": "1"}  # as it was read, before the keepalive
+            yield item
+
+    monkeypatch.setattr(other, "_read", slowly)
+    assert other.list(f"{label}/").records == (record,)
+
+
+# many waiters, and what it costs
+
+
+def test_a_hundred_waiters_are_a_handful_of_reads(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """Waiting would be throttled, and dearer than the cluster."""
+    store = opened(table)
+    records = [store.create(f"{label}/{n:03}", "1", 300) for n in range(100)]
+    snapshot = store.list(f"{label}/")
+    stop = Stop()
+    waiters = [opened(table, stop) for _ in range(3)]
+    seconds = 8.0
+
+    def wait(number: int) -> None:
+        ahead, waiter = records[number], waiters[number % 3]
+        until = now() + seconds
+        while (left := until - now()) > 0:
+            waiter.wait(ahead.key, snapshot, min(5.0, left), gone=True)
+
+    before = server.control("usage")["requests"].get("GetItem", 0)
+    threads = [threading.Thread(target=wait, args=(n,)) for n in range(99)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG)
+    reads = server.control("usage")["requests"]["GetItem"] - before
+    assert reads / seconds < 12
+
+
+@contextmanager
+def metered(server: DynamoDB) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Give a function that tells the read and write units used in the block."""
+    before: dict[str, int] = server.control("usage")
+    after: dict[str, int] = {}
+    yield lambda: (after["read"] - before["read"], after["write"] - before["write"])
+    after |= server.control("usage")
+
+
+def test_the_documented_units_are_the_real_ones(
+    server: DynamoDB, table: str, label: str
+) -> None:
+    """The bill would not be what docs/dynamodb.md says."""
+    service = Loopback(answering(status("200 OK")))
+    with Commands(table, label) as run:
+        assert run("acquire-lease", "--service-id=a", "--host=a").wait() == 0
+        with metered(server) as start:
+            waiter = run("acquire-lease", "--service-id=b", "--host=b")
+            waiter.wait_said("waiting, position", HANG)
+            with metered(server) as hand_over:
+                assert run("release-lease", "--service-id=a").wait() == 0
+                assert waiter.wait() == 0
+            assert run("hosts").wait() == 0
+            watch = run("watch", "--service-id=b", f"--monitor-url={service.url}")
+            watch.wait_said("startup lease released", HANG)
+        with metered(server) as idle:
+            time.sleep(20)
+        watch.term()
+        watch.wait()
+    service.close()
+    said = (ROOT / "docs/dynamodb.md").read_text()
+    reads, writes = hand_over()
+    assert reads <= documented(said, "one hand-over", "read") + 2  # polls under load
+    assert writes <= documented(said, "one hand-over", "write")
+    reads, writes = start()
+    assert reads <= documented(said, "one start of a node", "read") + 8
+    assert writes <= documented(said, "one start of a node", "write")
+    reads, writes = idle()
+    assert 180 * reads == pytest.approx(
+        documented(said, "one watched service for an hour", "read"), rel=0.3
+    )
+    assert 180 * writes == pytest.approx(
+        documented(said, "one watched service for an hour", "write"), rel=0.3
+    )
+
+
+def documented(page: str, what: str, kind: str) -> int:
+    """Read a figure from the table of units."""
+    (row,) = re.findall(rf"^\| {what}.*?\| ([\d,]+) \| ([\d,]+) \|", page, re.MULTILINE)
+    return int(row[("read", "write").index(kind)].replace(",", ""))
+
+
+# the main job
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lead", [0, 3600])
+def test_twenty_nodes_started_at_once_form_one_cluster(
+    label: str, tmp_path: Path, lead: int
+) -> None:
+    """On AWS the one thing that this software is for would not work.
+
+    Or not on hosts whose clock is an hour behind.
+    """
+    with (
+        start_dynamodb(lead=lead) as server,
+        Cluster(
+            20 if not lead else 4,
+            store=server.make_table(),
+            label=label,
+            directory=tmp_path,
+            boot=(0.3, 0.6),
+            watch_options=("--interval", "1s", "--ttl", "3s"),
+        ) as cluster,
+    ):
+        cluster.start()
+        cluster.wait_up(HANG * 8)
+        cluster.wait_for("the last lease's release", lambda: not cluster.leases(), HANG)
+        changes = []
+        for told in server.control("log", since=0):
+            key = split(told["path"])
+            if key and not told["extended"]:
+                value = told["value"] and json.loads(told["value"])
+                changes.append(Change(*key[1:], told["created"], value))
+        assert_one_cluster(cluster)
+        granted = assert_orderly(changes)
+        assert granted == cluster.order("granted") == cluster.order("started")
+        assert len(granted) == len(cluster.nodes)
+        assert most_at_once(cluster.events()) == 1
+        assert_each_saw_the_earlier(cluster)
+        tokens = [int(event.detail) for event in cluster.events("granted")]
+        assert tokens == sorted(set(tokens))
+
+
+# the table, and who may not use it
+
+
+def command(*argv: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run a command in this process; errors have to be one line."""
+    code = main(argv)
+    out, err = capsys.readouterr()
+    assert err.count("\n") == (1 if code else 0), err
+    return code, out, err
+
+
+def test_init_store_makes_the_table_once(
+    server: DynamoDB, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Provisioning would fail at its second run, or leave dead items for ever."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    init = ("init-store", "--store", server.url(name))
+    before = server.control("usage")["requests"]
+    code, planned, _ = command(*init, "--dry-run", capsys=capsys)
+    assert code == 0
+    assert f"would make table {name} in eu-central-1: keys label and key" in planned
+    assert "would make" in planned.splitlines()[1]
+    after = server.control("usage")["requests"]
+    assert {n for n in after if after[n] != before.get(n)} == {"DescribeTable"}
+    code, made, _ = command(*init, capsys=capsys)
+    assert (code, made) == (0, planned.replace("would make", "made"))
+    again = command(*init, capsys=capsys)
+    assert again == (0, "nothing to make: this store is ready\n", "")
+    client = plain(server)
+    table = client.describe_table(TableName=name)["Table"]
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    ttl = client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+    assert ttl == {"TimeToLiveStatus": "ENABLED", "AttributeName": "litter_after"}
+    backups = client.describe_continuous_backups(TableName=name)
+    described = backups["ContinuousBackupsDescription"][
+        "PointInTimeRecoveryDescription"
+    ]
+    assert described["PointInTimeRecoveryStatus"] == "DISABLED"
+
+
+def test_a_missing_table_says_how_to_make_it(
+    server: DynamoDB, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first try of every new user would end in a riddle."""
+    options = ("--label=es", "--store", server.url("no-such-table"))
+    code, out, err = command("hosts", *options, capsys=capsys)
+    assert (code, out) == (69, "")
+    assert "table no-such-table in eu-central-1 does not exist" in err
+    assert "init-store" in err
+
+
+def test_another_table_is_left_alone(
+    server: DynamoDB, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody's data would get our records mixed in, or a traceback come of it."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    plain(server).create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    store = ("--store", server.url(name))
+    code, _, err = command("init-store", *store, capsys=capsys)
+    assert code == 69
+    assert "has other keys than label and key" in err
+    code, _, err = command("hosts", "--label=es", *store, capsys=capsys)
+    assert code == 69
+    assert f"table {name} in eu-central-1" in err
+
+
+def test_prefixes_know_nothing_of_each_other(table: str, label: str) -> None:
+    """Two teams with one table would wait for each other's nodes."""
+
+    def within(prefix: str) -> Store:
+        return opened(table.replace("?", f"/{prefix}?"))
+
+    one, two, top = within("one"), within("two/x"), opened(table)
+    for store in one, two, top:
+        assert store.create(f"{label}/a", "1", 30).created == 1
+        assert [r.key for r in store.list("").records] == [f"{label}/a"]

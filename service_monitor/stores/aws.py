@@ -1,0 +1,364 @@
+"""Calls to DynamoDB through boto3, with our deadline, our retries and no wall clock.
+
+Requests are signed by the time that the service's answers are dated with: a host whose
+clock is an hour off is let in on its second try.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from service_monitor.calls import Stop, bounded
+from service_monitor.errors import (
+    ConfigError,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    describe,
+)
+from service_monitor.shown import mask_url, quoted
+from service_monitor.stores import CALL_TIMEOUT
+from service_monitor.stores.endpoints import Endpoint
+from service_monitor.stores.store_clock import StoreClock
+from service_monitor.timing import now
+
+try:
+    import boto3
+    from botocore import auth
+    from botocore.config import Config
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectionError,
+        HTTPClientError,
+    )
+    from botocore.parsers import ResponseParserError
+except ImportError as error:
+    raise ConfigError(
+        f"dynamodb:// needs boto3 ({error}): pip install 'service_monitor[dynamodb]'"
+    ) from error
+
+ATTEMPT = 2.0
+"""Seconds for one request: a silent connection must not use up the whole call."""
+_TRIES = 3
+"""Requests without any answer before the store counts as unreachable."""
+_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+"""Seconds before a retry: a random share of the first, doubling up to the second."""
+
+_BUSY = {
+    "InternalServerError",
+    "LimitExceededException",
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ServiceUnavailable",
+    "ThrottlingError",
+    "ThrottlingException",
+    "TransactionConflict",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+}
+_SKEWED = re.compile("ignature expired|ignature not yet current|RequestExpired")
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_URL = re.compile(
+    r"dynamodb://(?P<table>[A-Za-z0-9_.-]{3,255})"
+    r"(?P<prefix>(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*)/?(?:\?(?P<options>[^@#]*))?",
+    re.IGNORECASE,
+)
+_SIGNER = "service-monitor"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which table, and where; what is None comes from boto3's own settings."""
+
+    table: str
+    prefix: str = ""
+    region: str | None = None
+    endpoint: str | None = None
+    profile: str | None = None
+
+
+class Unmet(Exception):
+    """The condition of a write did not hold; `codes` says it for each of its items."""
+
+    def __init__(self, codes: list[str]) -> None:
+        super().__init__("a condition did not hold")
+        self.codes = codes
+
+
+def parse_place(url: str) -> Place:
+    """Read `dynamodb://TABLE[/PREFIX][?region=..&endpoint=..&profile=..]`.
+
+    Raises `ConfigError`.
+    """
+
+    def wrong(what: str) -> ConfigError:
+        return ConfigError(f"store {quoted(mask_url(url))} {what}")
+
+    match = _URL.fullmatch(url)
+    if match is None or not (url.isascii() and url.isprintable()) or " " in url:
+        raise wrong(
+            "does not read as dynamodb://TABLE[/PREFIX][?region=R&endpoint=URL&"
+            "profile=P]; a table has 3 to 255 letters, digits, '.', '_' and '-'"
+        )
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(match["options"] or "", keep_blank_values=True):
+        if name not in ("region", "endpoint", "profile"):
+            raise wrong(
+                f"has an unknown option {quoted(name)}: use region, endpoint, profile"
+            )
+        if not value or name in options:
+            raise wrong(f"needs {name} once, with a value")
+        options[name] = value
+    if not re.fullmatch("[a-z0-9-]{1,63}", options.get("region", "-")):
+        raise wrong(f"names no region: {quoted(options['region'])}")
+    if "endpoint" in options and not _is_endpoint(options["endpoint"]):
+        raise wrong("needs an endpoint like https://HOST[:PORT]")
+    return Place(match["table"], match["prefix"], **options)
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    bare = parts.path in ("", "/") and not (parts.query or parts.fragment)
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port != 0
+        and bare
+    )
+
+
+class _Signer(auth.SigV4Auth):  # type: ignore[misc]
+    """Signs by the store's time once that is known, for this machine's may be wrong."""
+
+    def _modify_request_before_signing(self, request: Any) -> None:
+        clock: StoreClock = request.context["store_clock"]
+        if clock.known:
+            moment = datetime.fromtimestamp(clock.latest(), UTC)
+            request.context["timestamp"] = moment.strftime(auth.SIGV4_TIMESTAMP)
+        super()._modify_request_before_signing(request)
+
+
+auth.AUTH_TYPE_MAPS[_SIGNER] = _Signer
+
+
+class Aws:
+    """One DynamoDB table's API; `clock` learns from every answer."""
+
+    def __init__(self, place: Place, stop: Stop) -> None:
+        self.clock = StoreClock()
+        self._place = place
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._session = self._new_session()
+        if not self._session.region_name:
+            raise ConfigError(
+                f"store dynamodb://{place.table} names no region: add ?region=... or "
+                "set AWS_REGION"
+            )
+
+    @property
+    def where(self) -> str:
+        """Name table and region, for messages."""
+        return f"table {self._place.table} in {self._session.region_name}"
+
+    def endpoint(self) -> Endpoint:
+        """Return where the requests go; looks for credentials, sends nothing there.
+
+        Raises `StoreError`, and `Stopped` at once when the stop is requested.
+        """
+        try:
+            client = bounded(self._connect, CALL_TIMEOUT, self._stop, waits=True)
+        except BotoCoreError as error:
+            raise self.unusable(error) from error
+        except OSError as error:
+            raise self.silence(describe(error)) from error
+        parts = urlsplit(client.meta.endpoint_url)
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return Endpoint(parts.scheme, host, port)
+
+    def begin(self, seconds: float = CALL_TIMEOUT) -> Call:
+        """Start a primitive: all that it asks has so many seconds, 5 at the most."""
+        return Call(self, self._stop, min(seconds, CALL_TIMEOUT))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+    def send(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        client = self._connect()
+        sent = now()
+        try:
+            answer: dict[str, Any] = getattr(client, operation)(**parameters)
+        except ClientError as error:
+            self._learn(error.response, sent)
+            raise
+        self._learn(answer, sent)
+        return answer
+
+    def _learn(self, answer: dict[str, Any], sent: float) -> None:
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        try:
+            self.clock.learn(headers.get("date", ""), sent, now())
+        except ValueError:
+            raise StoreRefused(
+                f"{self.where}: its answers carry no Date, the clock that we go by"
+            ) from None
+
+    def _connect(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = self._new_client()
+            return self._client
+
+    def _new_session(self) -> Any:
+        region = self._place.region or os.environ.get("AWS_REGION") or None
+        try:
+            return boto3.Session(profile_name=self._place.profile, region_name=region)
+        except BotoCoreError as error:
+            raise ConfigError(f"AWS settings: {_one_line(error)}") from None
+
+    def _new_client(self) -> Any:
+        config = Config(
+            connect_timeout=ATTEMPT,
+            read_timeout=ATTEMPT,
+            retries={"total_max_attempts": 1, "mode": "standard"},  # ours keep time
+            tcp_keepalive=True,
+            user_agent_extra="service_monitor",
+        )
+        try:
+            client = self._session.client(
+                "dynamodb", endpoint_url=self._place.endpoint, config=config
+            )
+        except ValueError as error:  # an endpoint from the environment
+            raise ConfigError(f"AWS settings: {_one_line(error)}") from None
+
+        def choose(context: dict[str, Any], **_: Any) -> str:
+            context["store_clock"] = self.clock
+            return _SIGNER
+
+        client.meta.events.register("choose-signer.dynamodb", choose)
+        return client
+
+    def forget(self) -> None:
+        """Read the credentials anew for the next request."""
+        with self._lock:
+            self._client, self._session = None, self._new_session()
+
+    def unusable(self, error: BotoCoreError) -> StoreRefused:
+        return StoreRefused(f"{self.where}: {_one_line(error)}")
+
+    def silence(self, what: str) -> StoreUnavailable:
+        where = self._place.endpoint or f"DynamoDB, {self.where}"
+        return StoreUnavailable(f"{where}: {what}")
+
+    def refusal(self, error: ClientError) -> StoreError:
+        """Turn an error that DynamoDB gave into "later, perhaps" or "not like this"."""
+        code = error.response["Error"]["Code"]
+        said = " ".join(error.response["Error"].get("Message", "").split())
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        text = f"{self.where}: {code}: {said}"
+        if set(_reasons(error)) & _BUSY or code in _BUSY or status >= 500:
+            return StoreUnavailable(text)
+        if code == "ResourceNotFoundException":
+            text = f"{self.where} does not exist: `service-monitor init-store` makes it"
+        elif code == "ValidationException" and ("schema" in said or "key" in said):
+            text = f"{self.where} was not made by `service-monitor init-store`: {said}"
+        return StoreRefused(text)
+
+
+class Call:
+    """One primitive: `call("get_item", Key=...)`, until the deadline of them all."""
+
+    def __init__(self, aws: Aws, stop: Stop, seconds: float) -> None:
+        self._aws = aws
+        self._stop = stop
+        self._deadline = now() + min(seconds, stop.time_left())
+        self._cleaning_up = stop.requested
+        self._failures = 0
+
+    def __call__(
+        self, operation: str, missing: str = "", **parameters: Any
+    ) -> dict[str, Any]:
+        """Ask until there is an answer; what only means "not now" is asked again.
+
+        An error of the code `missing` is an empty answer. Raises `Unmet`, `StoreError`
+        and `Stopped`.
+        """
+        aws, unanswered, renewed, skewed = self._aws, 0, False, False
+        trouble: StoreError | None = None
+        while True:
+            try:
+                return bounded(
+                    lambda: aws.send(operation, parameters),
+                    self._deadline - now(),
+                    self._stop,
+                )
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code == missing:
+                    return {}
+                if "ConditionalCheckFailed" in (codes := _reasons(error)):
+                    raise Unmet(codes) from None
+                trouble = aws.refusal(error)
+                if _SKEWED.search(str(error)) and not skewed:
+                    skewed = True  # it is signed by the store's own time from now on
+                elif code in _EXPIRED and not renewed:
+                    renewed = True
+                    aws.forget()  # new ones may have been laid down for us
+                elif not isinstance(trouble, StoreUnavailable):
+                    raise trouble from error
+            except (HTTPClientError, ConnectionError, ResponseParserError) as error:
+                cause = getattr(error, "kwargs", {}).get("error") or error
+                trouble, unanswered = aws.silence(describe(cause)), unanswered + 1
+                if unanswered == _TRIES:
+                    raise trouble from error
+            except BotoCoreError as error:  # credentials that are missing or unreadable
+                aws.forget()
+                raise aws.unusable(error) from error
+            except OSError as error:  # of `bounded`: too late, or no thread to be had
+                raise (trouble or aws.silence(describe(error))) from error
+            self.again(trouble)
+
+    def again(self, trouble: StoreError | str) -> None:
+        """Pause for a random time, so that those who collided part; or give up."""
+        longest = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(self._failures, 10))
+        pause = random.random() * longest
+        self._failures += 1
+        if now() + pause >= self._deadline:
+            raise self._aws.silence(trouble) if isinstance(trouble, str) else trouble
+        if self._cleaning_up:
+            time.sleep(pause)
+        else:
+            self._stop.wait(pause)
+            self._stop.check()
+
+
+def _reasons(error: ClientError) -> list[str]:
+    """Say for each item of a cancelled transaction, or of one write, why it failed."""
+    code = error.response["Error"]["Code"]
+    if code == "ConditionalCheckFailedException":
+        return ["ConditionalCheckFailed"]
+    reasons = error.response.get("CancellationReasons", ())
+    return [str(reason.get("Code", "None")) for reason in reasons]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,100 @@
+"""The table that a DynamoDB store needs: what it has to be, and making it."""
+
+from __future__ import annotations
+
+from service_monitor.calls import Stop
+from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.stores.aws import Aws, Call, parse_place
+from service_monitor.stores.dynamodb import PARTITION, SORT, TTL
+from service_monitor.timing import now
+
+READY = 120.0
+"""Seconds for AWS to have the table ready; it takes some ten."""
+_LOOK = 1.0
+
+_SCHEMA = [
+    {"AttributeName": PARTITION, "KeyType": "HASH"},
+    {"AttributeName": SORT, "KeyType": "RANGE"},
+]
+_TYPES = [
+    {"AttributeName": PARTITION, "AttributeType": "S"},
+    {"AttributeName": SORT, "AttributeType": "S"},
+]
+
+
+def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
+    """Make the table of a URL, as far as it is not there; return what was done.
+
+    With `dry_run` only what would be. Raises `ConfigError` and `StoreError`.
+    """
+    place = parse_place(url)
+    aws = Aws(place, stop)
+    name = {"TableName": place.table}
+    done = []
+    try:
+        table = _describe(aws.begin(), name)
+        if table is None:
+            done.append(
+                f"{aws.where}: keys {PARTITION} and {SORT}, billed on demand, "
+                "without point-in-time recovery"
+            )
+            if dry_run:
+                return [*done, _cleaned_up(aws)]
+            aws.begin()(
+                "create_table",
+                **name,
+                KeySchema=_SCHEMA,
+                AttributeDefinitions=_TYPES,
+                BillingMode="PAY_PER_REQUEST",
+            )
+            _await_active(aws, name, stop)
+        elif _wrong(table):
+            raise StoreRefused(
+                f"{aws.where} is there already, and has other keys than {PARTITION} "
+                f"and {SORT}, both strings: name another table"
+            )
+        ttl = aws.begin()("describe_time_to_live", **name)["TimeToLiveDescription"]
+        if ttl["TimeToLiveStatus"] not in ("ENABLED", "ENABLING"):
+            done.append(_cleaned_up(aws))
+            if not dry_run:
+                wanted = {"AttributeName": TTL, "Enabled": True}
+                aws.begin()(
+                    "update_time_to_live", **name, TimeToLiveSpecification=wanted
+                )
+    finally:
+        aws.close()
+    return done
+
+
+def _cleaned_up(aws: Aws) -> str:
+    return f"{aws.where}: time to live by {TTL}"
+
+
+def _describe(call: Call, name: dict[str, str]) -> dict[str, object] | None:
+    found = call("describe_table", missing="ResourceNotFoundException", **name)
+    table: dict[str, object] | None = found.get("Table")
+    return table
+
+
+def _wrong(table: dict[str, object]) -> bool:
+    def listed(key: str) -> list[tuple[tuple[str, str], ...]]:
+        entries = table[key]
+        assert isinstance(entries, list)
+        return sorted(tuple(sorted(entry.items())) for entry in entries)
+
+    wanted = [tuple(sorted(entry.items())) for entry in _TYPES]
+    keys = [tuple(sorted(entry.items())) for entry in _SCHEMA]
+    types = listed("AttributeDefinitions")
+    return listed("KeySchema") != sorted(keys) or not set(wanted) <= set(types)
+
+
+def _await_active(aws: Aws, name: dict[str, str], stop: Stop) -> None:
+    deadline = now() + READY
+    while True:
+        table = _describe(aws.begin(), name)
+        if table is not None and table["TableStatus"] == "ACTIVE":
+            return
+        if now() >= deadline:
+            raise StoreUnavailable(f"{aws.where} is not ready after {READY:g} s")
+        stop.wait(_LOOK)
+        stop.check()
