@@ -31,6 +31,7 @@ def acquire(store: Store, request: Request, timeout: float, stop: Stop) -> Lease
     stop.limit(timeout + _LAST_LOOK)
     contender, diary = Contender(store, request), _Diary(request)
     try:
+        stop.check()
         while True:
             try:
                 outcome = contender.step()

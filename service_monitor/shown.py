@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_OPTION = re.compile(r"([?&](?!password-file=)[^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)
 _PASSWORD = re.compile(r"//([^/?#:@]*):.*@", re.DOTALL)
 
 
@@ -24,5 +25,6 @@ def mask_url(url: str) -> str:
     """Hide the password of a URL.
 
     All up to the last @ goes, since a password with a raw / or # in it does not parse.
+    And so does what was given as an option that does not exist.
     """
-    return _PASSWORD.sub(r"//\1:***@", url)
+    return _OPTION.sub(r"\1***", _PASSWORD.sub(r"//\1:***@", url))

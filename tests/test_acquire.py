@@ -176,6 +176,16 @@ def test_a_wait_that_returns_at_once_is_not_a_hot_loop(make_store: MakeStore) ->
     assert len(looks) < 40
 
 
+def test_a_stop_that_came_before_asks_the_store_nothing(make_store: MakeStore) -> None:
+    """A node stopped while it started would take the lease, and give it back."""
+    stop = Stop()
+    store: Any = make_store(stop)
+    stop.request(15)
+    store.create = store.list = None  # any call fails
+    with pytest.raises(Stopped):
+        acquire(store, request("a"), HANG, stop)
+
+
 def test_the_place_and_the_holder_are_told_when_they_change(
     make_store: MakeStore,
     caplog: pytest.LogCaptureFixture,

@@ -60,3 +60,13 @@ def test_no_password_gets_through(password: str) -> None:
     """A password that does not parse would be printed in the error that says so."""
     masked = mask_url(f"etcd://user:<{password}>@host:1/p")
     assert masked == "etcd://user:***@host:1/p"
+
+
+@pytest.mark.parametrize("option", ["password", "PASSWD", "passwordfile", "pass"])
+def test_a_password_as_an_option_is_hidden(option: str) -> None:
+    """Who guesses the option's name wrong would find the password in the log."""
+    shown = mask_url(f"etcd://u@h?ca=a&{option}=SECRET&key=k")
+    assert shown == f"etcd://u@h?ca=a&{option}=***&key=k"
+    assert (
+        mask_url("etcd://u@h?password-file=/run/p") == "etcd://u@h?password-file=/run/p"
+    )

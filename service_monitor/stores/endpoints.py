@@ -161,7 +161,7 @@ def _credentials(
 def _password_in(path: str) -> str:
     """Read a password from a file of one line, whose end does not belong to it."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             password = file.read(_LONGEST + 1).removesuffix("\n")
     except OSError as error:
         raise ValueError(f"has no password in {path}: {describe(error)}") from None
