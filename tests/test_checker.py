@@ -486,6 +486,17 @@ def test_a_fault_excuses_as_long_as_it_says(
     assert ("wakeup" in story.broken()) == broken
 
 
+def test_a_watch_that_never_published() -> None:
+    """Else a `watch` stopped at its start would end the judging."""
+    story = Story()
+    run = story.begin("watch-begin", "a")
+    story.later(0.1).fault("term", run=run)
+    story.later(0.1).end(run, 0, nonces=[])
+    run = story.begin("hosts-begin", "b", grant=0)
+    story.later(0.1).end(run, hosts=[], grant=0)
+    assert story.broken() == set()
+
+
 def test_a_host_that_goes_while_it_is_read() -> None:
     """Else a service that goes down at that moment would count as forgotten."""
     story = Story()

@@ -528,7 +528,7 @@ def hosts(history: History) -> Iterator[Violation]:
     names: dict[str, set[str]] = defaultdict(set)
     known: dict[str, set[str]] = defaultdict(set)
     for (label, kind, name), stays in history.by_key.items():
-        if kind == "hosts":
+        if kind == "hosts" and stays:  # other rules ask for what never was there
             names[label].add(name)
             known[label] |= {str((s.change.value or {}).get("host")) for s in stays}
     for process in history.of("hosts", 0):
