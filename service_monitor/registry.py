@@ -151,7 +151,7 @@ class Publisher:
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Return a sort key that puts 10.0.0.2 before 10.0.0.10, and es-2 before es-10."""
     parts = re.findall(r"(\d+)|(\D+)", text, re.ASCII)
-    return [(0, int(digits), "") if digits else (1, 0, word) for digits, word in parts]
+    return [(0, int(num), num) if num else (1, 0, word) for num, word in parts]
 
 
 def up_hosts(records: Iterable[Record]) -> list[str]:
