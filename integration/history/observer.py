@@ -82,11 +82,6 @@ class Observer(ABC):
         """Return the ticket as last seen."""
         return self.live.get((label, "lease", name))
 
-    def labels(self) -> set[str]:
-        """Return the labels that have live records."""
-        with self.changed:
-            return {label for label, _, _ in self.live}
-
     @abstractmethod
     def _open(self) -> None: ...
 
