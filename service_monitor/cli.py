@@ -137,12 +137,10 @@ def watch(stop: Stop, /, **given: Any) -> None:
     url, ca, insecure = given["monitor_url"], given["ca"], given["insecure"]
     if ca and insecure:
         raise ConfigError("--ca and --insecure contradict each other")
-    if insecure:
-        log.warning("--insecure: the certificate of %s is not checked", mask_url(url))
     target = Target(url, timeout, dict(given["header"]), ca, insecure)
     service_id = given["service_id"] or options.own_name()
     info = {key: value for part in given["info"] for key, value in part.items()}
-    with _store(given, stop) as store, suppress(Stopped):
+    with suppress(Stopped), _store(given, stop) as store:
         host = _host(given["host"], url, store, stop)
         service = Service(given["label"], service_id, host, ttl, info)
         rhythm = Rhythm(interval, given["rise"], given["fall"])
@@ -415,9 +413,10 @@ def init_store(stop: Stop, /, **given: Any) -> None:
 def _store(given: dict[str, Any], stop: Stop) -> Iterator[Store]:
     """Open the store of the command, after the other options were checked."""
     store = open_store(given["store"], stop)
-    _warn_of_ps(given)
+    _warn(given)
     try:
         with _explained(given):
+            stop.check()
             yield store
     finally:
         store.close()
@@ -435,8 +434,11 @@ def _explained(given: dict[str, Any]) -> Iterator[None]:
         raise StoreRefused(f"the store refuses us: {error}") from error
 
 
-def _warn_of_ps(given: dict[str, Any]) -> None:
-    """Name the options that tell a secret to every user of this machine."""
+def _warn(given: dict[str, Any]) -> None:
+    """Name the options that leave a service unchecked, or tell a secret to `ps`."""
+    if given.get("insecure"):
+        name = mask_url(given["monitor_url"])
+        log.warning("--insecure: the certificate of %s is not checked", name)
     urls = {name: given.get(name) or "" for name in ("store", "monitor_url")}
     secret = {name for name, url in urls.items() if mask_url(url) != url}
     if any(name.lower() == "authorization" for name, _ in given.get("header", ())):

@@ -159,6 +159,8 @@ def read_store(text: str) -> str:
 
 def read_ca(text: str) -> str:
     """Check that the file holds certificates."""
+    if not text:
+        raise ValueError("names no file")
     check_tls(text)
     return text
 

@@ -34,6 +34,7 @@ BAD_STORES += [
 ]
 BAD_STORES += ["etcds://h?ca=/a&ca=/b", "etcds://h?ca=/nowhere", "etcd://u:s3/cret@h"]
 BAD_STORES += ["sqlite://x", "sqlite:///", "sqlite:///a%00b", "etcd://h\n", "etcd2://"]
+BAD_STORES += ["sqlite:///nowhere/x.db", "sqlite:///dev/null/x.db"]
 BAD_STORES += ["etcd2s://h?cert=/x", "etcd://u@h?password-file=/nowhere", "http://h:1"]
 BAD_STORES += [f"etcd://u:s3cret@h/{'x' * 2048}", f"sqlite:///{'x' * 2048}"]
 
@@ -73,7 +74,9 @@ def bad_input() -> Iterator[list[str]]:
         yield [*WATCH, "--info", info]
     for header in "", "s3cret", "X: s3\ncret: y":
         yield [*WATCH, "--header", header]
+    yield [*WATCH, "--ca="]
     yield [*WATCH, "--ca=/nowhere/ca.pem"]
+    yield [*WATCH, "--insecure", "--store=redis://h"]
     yield [*WATCH, f"--ca={__file__}"]
     yield [*WATCH, "--timeout=10s"]
     yield [*WATCH, "--ttl=2s"]

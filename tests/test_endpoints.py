@@ -236,7 +236,7 @@ def test_an_access_keeps_its_password_to_itself() -> None:
         ("etcds://h", Etcd3Store),
         ("etcd2://h", Etcd2Store),
         ("Etcd2S://h", Etcd2Store),
-        ("sqlite:///a/b.db", SqliteStore),
+        ("sqlite:///tmp/b.db", SqliteStore),
         ("SQLITE:///a%20b%23.db", SqliteStore),
     ],
 )

@@ -111,6 +111,21 @@ def test_a_signal_at_the_very_start(path: Path) -> None:
         assert outcome.err == ""
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [["hosts", "--label=es"], ["status"], ["release-lease", "--label=es"]],
+)
+def test_a_signal_before_the_first_call_counts(
+    run: Run, store: Store, argv: list[str]
+) -> None:
+    """A script that was told to stop would go on with an answer, and act on it."""
+    assert acquire(run, "es-1").code == 0
+    stop = Stop()
+    stop.request(signal.SIGTERM)
+    assert run(*argv, stop=stop) == (143, "", "")
+    assert keys(store) == ["es/lease/es-1"]
+
+
 def test_slow_imports_do_not_hold_up_the_end(tmp_path: Path) -> None:
     """On a cold or busy disk a stop would take as long as the start."""
     (tmp_path / "click.py").write_text(f"import time\ntime.sleep({HANG})\n")

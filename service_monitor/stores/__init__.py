@@ -155,4 +155,9 @@ def _path(url: str) -> str:
         )
     if os.path.isdir(path):
         raise ConfigError(f"store {quoted(url)}: that is a directory")
+    if not os.path.isdir(directory := os.path.dirname(path)):
+        raise ConfigError(
+            f"store {quoted(url)}: there is no directory {quoted(directory)}: make it, "
+            "or mount it first"
+        )
     return path
