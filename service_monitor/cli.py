@@ -15,7 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from service_monitor import options
+from service_monitor import options, values
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import (
     ConfigError,
@@ -61,60 +61,7 @@ def cli() -> None:
 @cli.command(cls=Command, exits={0: "ended by SIGTERM or SIGINT"}, signalled={})
 @options.label
 @options.service_id
-@option(
-    "--monitor-url",
-    required=True,
-    type=options.URL_TYPE,
-    help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a 2xx, "
-    "tcp://HOST:PORT if it can be connected to.",
-)
-@option(
-    "--interval",
-    type=options.DURATION,
-    default="5s",
-    help="From probe to probe; 250 ms while this service holds the startup lease.",
-)
-@option(
-    "--timeout",
-    type=options.DURATION,
-    show_default="3s, or --interval if that is less",
-    help="For one probe, everything included.",
-)
-@option("--rise", type=options.COUNT, default=1, help="Successes in a row to be up.")
-@option("--fall", type=options.COUNT, default=2, help="Failures in a row to be down.")
-@option(
-    "--ttl",
-    type=options.DURATION,
-    show_default="15s, or --interval plus --timeout if that is more",
-    help="How long its record outlives a killed watch.",
-)
-@options.host(
-    "The host to tell others.",
-    show_default="the monitor URL's, or if that is loopback the address that reaches "
-    "the store",
-)
-@option(
-    "--info",
-    "--service-info",
-    "info",
-    type=options.INFO_TYPE,
-    multiple=True,
-    help="KEY=VALUE, or a JSON object, to publish beside the state. May be repeated; "
-    "its variable takes a line for each.",
-)
-@option(
-    "--header",
-    type=options.HEADER_TYPE,
-    multiple=True,
-    help="'Name: value' to send with each probe. May be repeated; its variable takes a "
-    "line for each.",
-)
-@option(
-    "--ca",
-    type=options.CA_TYPE,
-    help="Check an https service's certificate against this PEM bundle.",
-)
-@option("--insecure", is_flag=True, help="Do not check an https service's certificate.")
+@options.probing
 @options.store
 @options.log_level
 @click.pass_obj
@@ -138,7 +85,7 @@ def watch(stop: Stop, /, **given: Any) -> None:
     if ca and insecure:
         raise ConfigError("--ca and --insecure contradict each other")
     target = Target(url, timeout, dict(given["header"]), ca, insecure)
-    service_id = given["service_id"] or options.own_name()
+    service_id = given["service_id"] or values.own_name()
     info = {key: value for part in given["info"] for key, value in part.items()}
     with suppress(Stopped), _store(given, stop) as store:
         host = _host(given["host"], url, store, stop)
@@ -181,7 +128,7 @@ def _rhythm(
 @options.label
 @option(
     "--wait",
-    type=options.COUNT,
+    type=values.COUNT,
     is_flag=False,
     flag_value=1,
     metavar="[N]",
@@ -189,11 +136,11 @@ def _rhythm(
 )
 @option(
     "--timeout",
-    type=options.DURATION,
+    type=values.DURATION,
     default="360s",
     help="How long --wait waits.",
 )
-@option("--port", type=options.PORT, help="Print each host as HOST:PORT.")
+@option("--port", type=values.PORT, help="Print each host as HOST:PORT.")
 @option(
     "--format",
     "format_",
@@ -243,24 +190,7 @@ def hosts(stop: Stop, /, **given: Any) -> None:
 )
 @options.label
 @options.service_id
-@option(
-    "--lease-timeout",
-    type=options.DURATION,
-    default="240s",
-    help="How long the service may take to be up; then the next node may start.",
-)
-@option(
-    "--acquire-timeout",
-    type=options.DURATION,
-    default="360s",
-    help="How long to wait for the turn.",
-)
-@option(
-    "--slots",
-    type=options.COUNT,
-    default=1,
-    help="How many nodes may start at a time. Where nodes differ, the smallest counts.",
-)
+@options.leasing
 @options.host(
     "The host that others see in the queue.",
     show_default="the address that reaches the store",
@@ -289,7 +219,7 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
 
     if given["lease_timeout"] < 1:
         raise ConfigError("--lease-timeout is too short: no service is up within 1 s")
-    service_id = given["service_id"] or options.own_name()
+    service_id = given["service_id"] or values.own_name()
     with _store(given, stop) as store:
         request = Request(
             label=given["label"],
@@ -324,7 +254,7 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
 @options.service_id
 @option(
     "--token",
-    type=options.TOKEN,
+    type=values.TOKEN,
     help="Release only the acquisition with this token.",
 )
 @option(
@@ -346,7 +276,7 @@ def release_lease(stop: Stop, /, **given: Any) -> None:
     """
     from service_monitor.lease import release
 
-    service_id = given["service_id"] or options.own_name()
+    service_id = given["service_id"] or values.own_name()
     label, token, force = given["label"], given["token"], given["force"]
     with _store(given, stop) as store:
         done = release(store, label, service_id, token, force=force)
@@ -355,9 +285,7 @@ def release_lease(stop: Stop, /, **given: Any) -> None:
 
 
 @cli.command(cls=Command, exits={0: "printed"} | STORE_FAILED)
-@option(
-    "--label", type=options.NAME_TYPE, show_default="all", help="Only this cluster."
-)
+@option("--label", type=values.NAME_TYPE, show_default="all", help="Only this cluster.")
 @option(
     "--format",
     "format_",

@@ -1,194 +1,20 @@
-"""Option types and the options that commands share; each checks before anything is
-sent."""
+"""The options of the commands, each declared once."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import socket
 import sys
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from service_monitor.addresses import is_host, split_port
-from service_monitor.errors import ConfigError
-from service_monitor.records import NAME
-from service_monitor.shown import mask_url, printable, quoted
-from service_monitor.timing import parse_duration
-from service_monitor.tls import check_tls
+from service_monitor import values
+from service_monitor.shown import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[Any]
-else:  # generic at runtime only since some 8.x
-    _ParamType = click.ParamType
-
 PREFIX = "SERVICE_MONITOR_"
-MOST_INFO = 16 * 1024
-"""Characters of info as JSON: every store and every reader of `hosts` carries it."""
-
-LONGEST_URL = 2048
-
-_URL = re.compile(
-    r"(?P<scheme>https?|tcp)://(?P<user>[^/?#\\\[\]]*@)?(?P<place>[^/?#@]*)"
-    r"(?P<rest>[/?][^#]*)?",
-    re.IGNORECASE,
-)
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-
-
-class _Type(_ParamType):
-    """A value read by a function whose ValueError goes on where the quoted value ends.
-
-    From the environment, an option that may be repeated takes a line for each.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        read: Callable[[str], Any],
-        show: Callable[[str], str] = quoted,
-    ) -> None:
-        self.name = name
-        self._read = read
-        self._show = show
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._read(value)
-        except ValueError as error:
-            self.fail(f"{self._show(value)} {error}", param, ctx)
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        if rv.lstrip().startswith("{"):
-            return [rv]
-        return [line.strip() for line in rv.splitlines() if line.strip()]
-
-
-def read_name(text: str) -> str:
-    """Check a label or a service id."""
-    if not NAME.fullmatch(text):
-        raise ValueError(
-            "is not a name: 1 to 128 letters, digits, '.', '_' or '-', beginning with "
-            "a letter or digit"
-        )
-    return text
-
-
-def read_host(text: str) -> str:
-    """Check a host to advertise: a name or an address, without a port."""
-    if not is_host(text):
-        raise ValueError("is not a host name or address (no port, no brackets)")
-    if text.strip("0.:") == "":
-        raise ValueError("is nothing that others can connect to")
-    return text
-
-
-def read_url(text: str) -> str:
-    """Check what to probe: http, https or tcp, with a host, and for tcp a port."""
-    plain = text.isascii() and text.isprintable() and " " not in text
-    if not plain or len(text) > LONGEST_URL:
-        raise ValueError(
-            f"is not a URL: ASCII without spaces, up to {LONGEST_URL} long"
-        )
-    match = _URL.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            "is not a URL to probe: write http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH "
-            "or tcp://HOST:PORT; # is %23 there"
-        )
-    _, port = split_port(match["place"])
-    scheme = match["scheme"].lower()
-    if scheme == "tcp" and (port is None or match["user"] or match["rest"]):
-        raise ValueError("is not just tcp://HOST:PORT")
-    return scheme + text[len(scheme) :]
-
-
-def read_header(text: str) -> tuple[str, str]:
-    """Read `Name: value`."""
-    name, colon, value = text.partition(":")
-    value = value.strip()
-    if not colon or not _HEADER.fullmatch(name):
-        raise ValueError("is not a header: write 'Name: value'")
-    if not (value.isascii() and value.isprintable()):
-        raise ValueError("may hold printable ASCII only")
-    return name, value
-
-
-def read_info(text: str) -> dict[str, Any]:
-    """Read `KEY=VALUE`, or a JSON object as the 2014 tool took it."""
-    if len(text) > MOST_INFO or len(re.findall(r"[\[{]", text)) > 100:
-        raise ValueError(f"is too much: up to {MOST_INFO} characters, 100 braces")
-    if text.lstrip().startswith("{"):
-        try:
-            info = dict(json.loads(text))
-        except ValueError as error:
-            raise ValueError(f"is not JSON: {error}") from None
-    else:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ValueError("is not info: write KEY=VALUE or a JSON object")
-        info = {key.strip(): value}
-    try:
-        json.dumps(info, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError:
-        raise ValueError("holds what JSON in UTF-8 cannot: 1e999 or a byte") from None
-    return info
-
-
-def read_store(text: str) -> str:
-    """Refuse a blank one: a variable that is unset must not mean the default store.
-
-    And what is too long: no store could be reached by it, which is no outage.
-    """
-    if not text.strip():
-        raise ValueError("names no store; for the default one leave --store out")
-    if len(text) > LONGEST_URL:
-        raise ValueError(f"is too long: up to {LONGEST_URL} characters")
-    return text
-
-
-def read_ca(text: str) -> str:
-    """Check that the file holds certificates."""
-    if not text:
-        raise ValueError("names no file")
-    check_tls(text)
-    return text
-
-
-def read_number(text: str, most: int = 1_000_000) -> int:
-    """Read a whole number from 1 on."""
-    digits = text.strip()
-    if re.fullmatch("[0-9]{1,19}", digits) and 1 <= int(digits) <= most:
-        return int(digits)
-    raise ValueError(f"is not a whole number from 1 to {most}")
-
-
-def masked(url: str) -> str:
-    """Quote a URL without its password."""
-    return quoted(mask_url(url))
-
-
-NAME_TYPE = _Type("name", read_name)
-HOST_TYPE = _Type("host", read_host)
-URL_TYPE = _Type("url", read_url, masked)
-HEADER_TYPE = _Type("header", read_header, lambda _: "what was given")  # secret
-INFO_TYPE = _Type("key=value", read_info)
-STORE_TYPE = _Type("url", read_store, masked)
-CA_TYPE = _Type("file", read_ca)
-DURATION = _Type("duration", parse_duration)
-COUNT = _Type("n", read_number)
-PORT = _Type("port", partial(read_number, most=65535))
-TOKEN = _Type("token", partial(read_number, most=2**63 - 1))
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -198,17 +24,15 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, envvar=twin, **settings)
 
 
-def own_name() -> str:
-    """Return this machine's host name as a service id. Raises ConfigError."""
-    name = socket.gethostname()
-    try:
-        if name.partition(".")[0] == "localhost":
-            raise ValueError("is what every machine may be called")
-        return read_name(name)
-    except ValueError as error:
-        raise ConfigError(
-            f"the host name {quoted(name)} {error}: set --service-id"
-        ) from None
+def group(*declared: Callable[[F], F]) -> Callable[[F], F]:
+    """Make one decorator of several; --help lists them in this order."""
+
+    def declare(command: F) -> F:
+        for each in reversed(declared):
+            command = each(command)
+        return command
+
+    return declare
 
 
 class _OneLine(logging.Formatter):
@@ -226,16 +50,25 @@ def start_logging(ctx: click.Context, param: click.Parameter, level: str) -> Non
     logging.getLogger("service_monitor").setLevel(level.upper())
 
 
-label = option("--label", required=True, type=NAME_TYPE, help="The cluster's name.")
+def host(text: str, **settings: Any) -> Callable[[F], F]:
+    """Declare --host with its name of 2014; what it means is up to the command."""
+    return option(
+        "--host", "--host-ip", "host", type=values.HOST_TYPE, help=text, **settings
+    )
+
+
+label = option(
+    "--label", required=True, type=values.NAME_TYPE, help="The cluster's name."
+)
 service_id = option(
     "--service-id",
-    type=NAME_TYPE,
+    type=values.NAME_TYPE,
     show_default="the host name",
     help="This node's name, its own in the label.",
 )
 store = option(
     "--store",
-    type=STORE_TYPE,
+    type=values.STORE_TYPE,
     show_default="see below",
     help="Where the records are.",
 )
@@ -248,8 +81,83 @@ log_level = option(
     expose_value=False,
     help="Log this and worse to stderr.",
 )
-
-
-def host(text: str, **settings: Any) -> Callable[[F], F]:
-    """Declare --host with its name of 2014; what it means is up to the command."""
-    return option("--host", "--host-ip", "host", type=HOST_TYPE, help=text, **settings)
+probing = group(
+    option(
+        "--monitor-url",
+        required=True,
+        type=values.URL_TYPE,
+        help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a 2xx, "
+        "tcp://HOST:PORT if it can be connected to.",
+    ),
+    option(
+        "--interval",
+        type=values.DURATION,
+        default="5s",
+        help="From probe to probe; 250 ms while this service holds the startup lease.",
+    ),
+    option(
+        "--timeout",
+        type=values.DURATION,
+        show_default="3s, or --interval if that is less",
+        help="For one probe, everything included.",
+    ),
+    option("--rise", type=values.COUNT, default=1, help="Successes in a row to be up."),
+    option(
+        "--fall", type=values.COUNT, default=2, help="Failures in a row to be down."
+    ),
+    option(
+        "--ttl",
+        type=values.DURATION,
+        show_default="15s, or --interval plus --timeout if that is more",
+        help="How long its record outlives a killed watch.",
+    ),
+    host(
+        "The host to tell others.",
+        show_default="the monitor URL's, or if that is loopback the address that reaches "
+        "the store",
+    ),
+    option(
+        "--info",
+        "--service-info",
+        "info",
+        type=values.INFO_TYPE,
+        multiple=True,
+        help="KEY=VALUE, or a JSON object, to publish beside the state. May be repeated; "
+        "its variable takes a line for each.",
+    ),
+    option(
+        "--header",
+        type=values.HEADER_TYPE,
+        multiple=True,
+        help="'Name: value' to send with each probe. May be repeated; its variable takes a "
+        "line for each.",
+    ),
+    option(
+        "--ca",
+        type=values.CA_TYPE,
+        help="Check an https service's certificate against this PEM bundle.",
+    ),
+    option(
+        "--insecure", is_flag=True, help="Do not check an https service's certificate."
+    ),
+)
+leasing = group(
+    option(
+        "--lease-timeout",
+        type=values.DURATION,
+        default="240s",
+        help="How long the service may take to be up; then the next node may start.",
+    ),
+    option(
+        "--acquire-timeout",
+        type=values.DURATION,
+        default="360s",
+        help="How long to wait for the turn.",
+    ),
+    option(
+        "--slots",
+        type=values.COUNT,
+        default=1,
+        help="How many nodes may start at a time. Where nodes differ, the smallest counts.",
+    ),
+)

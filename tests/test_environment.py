@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from service_monitor import options
+from service_monitor import values
 from tests.certificates import Certificates
 from tests.commands import COMMANDS, Run
 
@@ -89,4 +89,4 @@ def test_no_variable_of_ours_decides_unseen(run: Run) -> None:
 def test_every_option_is_checked_by_one_of_ours() -> None:
     """click's own types say "is not a valid integer range" of a wrong number."""
     kinds = {type(option.type) for _, option in OPTIONS}
-    assert kinds <= {options._Type, click.Choice, click.types.BoolParamType}
+    assert kinds <= {values._Type, click.Choice, click.types.BoolParamType}

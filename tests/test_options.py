@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import Request
 
-from service_monitor import options
+from service_monitor import options, values
 from service_monitor.addresses import split_port
 from service_monitor.errors import ConfigError
 from tests.certificates import Certificates
@@ -31,20 +31,20 @@ NO_NAMES += ["a" * 129, "a:b", "a\\b", "\udcff"]
 @pytest.mark.parametrize("text", NAMES)
 def test_accepts_names(text: str) -> None:
     """A cluster with a good name could not be started."""
-    assert options.read_name(text) == text
+    assert values.read_name(text) == text
 
 
 @pytest.mark.parametrize("text", NO_NAMES)
 def test_refuses_what_would_reach_another_key(text: str) -> None:
     """A label like ../x reaches other keys of etcd, even its members API."""
     with pytest.raises(ValueError, match="is not a name"):
-        options.read_name(text)
+        values.read_name(text)
 
 
 @pytest.mark.parametrize("text", ["es-1", "10.0.0.1", "2001:db8::1", "127.0.0.1"])
 def test_accepts_hosts(text: str) -> None:
     """A node could not say where it is."""
-    assert options.read_host(text) == text
+    assert values.read_host(text) == text
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def test_accepts_hosts(text: str) -> None:
 def test_refuses_what_is_no_host(text: str) -> None:
     """`hosts` would print what breaks the list or nobody can reach."""
     with pytest.raises(ValueError, match="is not a host name or address"):
-        options.read_host(text)
+        values.read_host(text)
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0", "::", "0:0:0:0:0:0:0:0"])
 def test_refuses_to_publish_any_address(text: str) -> None:
     """What a service listens on is not where others find it."""
     with pytest.raises(ValueError, match="nothing that others can connect to"):
-        options.read_host(text)
+        values.read_host(text)
 
 
 @pytest.mark.parametrize("text", URLS)
 def test_accepts_urls(text: str) -> None:
     """A service that answers there could not be watched."""
-    assert options.read_url(text) == text
+    assert values.read_url(text) == text
 
 
 def test_the_scheme_of_a_url_has_no_case() -> None:
     """TCP://h:1 would be probed with HTTP."""
-    assert options.read_url("TCP://h:1") == "tcp://h:1"
-    assert options.read_url("Http://h/A") == "http://h/A"
+    assert values.read_url("TCP://h:1") == "tcp://h:1"
+    assert values.read_url("Http://h/A") == "http://h/A"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_scheme_of_a_url_has_no_case() -> None:
 def test_refuses_what_cannot_be_probed(text: str, why: str) -> None:
     """The probe would fail for ever, or go somewhere else."""
     with pytest.raises(ValueError, match=why) as refused:
-        options.read_url(text)
+        values.read_url(text)
     assert "s3" not in str(refused.value)
 
 
@@ -124,7 +124,7 @@ def test_refuses_what_cannot_be_probed(text: str, why: str) -> None:
 def test_all_read_a_url_alike(rest: str) -> None:
     """A host would be checked here, and another one be probed."""
     try:
-        url = options.read_url(f"http://{rest}")
+        url = values.read_url(f"http://{rest}")
     except ValueError:
         return
     parts = urlsplit(url)
@@ -136,8 +136,8 @@ def test_all_read_a_url_alike(rest: str) -> None:
 
 def test_reads_headers() -> None:
     """A service behind a token could not be probed."""
-    assert options.read_header("X-Token: a:b ") == ("X-Token", "a:b")
-    assert options.read_header("X-Empty:") == ("X-Empty", "")
+    assert values.read_header("X-Token: a:b ") == ("X-Token", "a:b")
+    assert values.read_header("X-Empty:") == ("X-Empty", "")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_reads_headers() -> None:
 def test_refuses_headers_that_would_split(text: str) -> None:
     """One header would smuggle in another."""
     with pytest.raises(ValueError, match=r"write 'Name: value'|printable ASCII"):
-        options.read_header(text)
+        values.read_header(text)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_refuses_headers_that_would_split(text: str) -> None:
 )
 def test_reads_info_of_both_kinds(text: str, info: dict[str, object]) -> None:
     """Units of the 2014 tool would not start."""
-    assert options.read_info(text) == info
+    assert values.read_info(text) == info
 
 
 @pytest.mark.parametrize(
@@ -188,26 +188,26 @@ def test_reads_info_of_both_kinds(text: str, info: dict[str, object]) -> None:
 def test_refuses_info_that_no_record_can_hold(text: str, why: str) -> None:
     """`watch` would crash with the first write, or the readers with the first read."""
     with pytest.raises(ValueError, match=why):
-        options.read_info(text)
+        values.read_info(text)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])
 def test_a_blank_store_is_no_default(text: str) -> None:
     """--store=$UNSET would silently be another store than the other nodes have."""
     with pytest.raises(ValueError, match="names no store"):
-        options.read_store(text)
-    assert options.read_store("etcd://h") == "etcd://h"
+        values.read_store(text)
+    assert values.read_store("etcd://h") == "etcd://h"
 
 
 def test_reads_numbers() -> None:
     """A count from a unit file would be refused."""
-    assert options.read_number(" 12 ") == 12
-    assert options.read_number("1") == 1
-    assert options.read_number("1000000") == 1_000_000
-    assert options.PORT.convert("65535", None, None) == 65535
+    assert values.read_number(" 12 ") == 12
+    assert values.read_number("1") == 1
+    assert values.read_number("1000000") == 1_000_000
+    assert values.PORT.convert("65535", None, None) == 65535
     with pytest.raises(click.BadParameter, match="from 1 to 65535"):
-        options.PORT.convert("65536", None, None)
-    assert options.TOKEN.convert("9223372036854775807", None, None) == 2**63 - 1
+        values.PORT.convert("65536", None, None)
+    assert values.TOKEN.convert("9223372036854775807", None, None) == 2**63 - 1
 
 
 @pytest.mark.parametrize(
@@ -216,18 +216,18 @@ def test_reads_numbers() -> None:
 def test_refuses_what_is_no_count(text: str) -> None:
     """No slots at all would block the cluster for ever."""
     with pytest.raises(ValueError, match="is not a whole number from 1 to 1000000"):
-        options.read_number(text)
+        values.read_number(text)
 
 
 def test_checks_the_bundle_of_cas(certificates: Certificates) -> None:
     """Every probe would fail for a reason that is not the service's."""
-    assert options.read_ca(certificates.ca) == certificates.ca
+    assert values.read_ca(certificates.ca) == certificates.ca
     with pytest.raises(ValueError, match="no such file"):
-        options.read_ca("/nowhere")
+        values.read_ca("/nowhere")
 
 
 @pytest.mark.parametrize(
-    "kind", [options.NAME_TYPE, options.HOST_TYPE, options.DURATION, options.COUNT]
+    "kind", [values.NAME_TYPE, values.HOST_TYPE, values.DURATION, values.COUNT]
 )
 def test_an_error_quotes_what_was_given(kind: click.ParamType[object]) -> None:
     """With ten options in a unit file nobody would know which one is meant."""
@@ -238,22 +238,22 @@ def test_an_error_quotes_what_was_given(kind: click.ParamType[object]) -> None:
 def test_secrets_are_not_quoted() -> None:
     """A typing error beside a password would print it."""
     with pytest.raises(click.BadParameter, match=r"^'http://u:\*\*\*@h:0' has no"):
-        options.URL_TYPE.convert("http://u:s3cret@h:0", None, None)
+        values.URL_TYPE.convert("http://u:s3cret@h:0", None, None)
     with pytest.raises(click.BadParameter, match=r"^what was given"):
-        options.HEADER_TYPE.convert("Authorization s3cret", None, None)
+        values.HEADER_TYPE.convert("Authorization s3cret", None, None)
 
 
 @pytest.mark.parametrize(
-    ("text", "values"),
+    ("text", "lines"),
     [
         ("A: 1 2", ["A: 1 2"]),
         ("A: 1\nB: 2\r\n\n \n", ["A: 1", "B: 2"]),
         ('{"a": 1,\n "b": 2}', ['{"a": 1,\n "b": 2}']),
     ],
 )
-def test_a_variable_holds_a_line_for_each(text: str, values: list[str]) -> None:
+def test_a_variable_holds_a_line_for_each(text: str, lines: list[str]) -> None:
     """click splits at blanks: `Authorization: Basic x` would fall to pieces."""
-    assert options.HEADER_TYPE.split_envvar_value(text) == values
+    assert values.HEADER_TYPE.split_envvar_value(text) == lines
 
 
 def test_every_option_has_its_twin() -> None:
@@ -273,7 +273,7 @@ def test_every_option_has_its_twin() -> None:
 def test_the_service_id_is_the_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every unit file would have to name its node."""
     monkeypatch.setattr(socket, "gethostname", lambda: "node-1.example")
-    assert options.own_name() == "node-1.example"
+    assert values.own_name() == "node-1.example"
 
 
 @pytest.mark.parametrize("name", ["localhost", "localhost.localdomain", "", "näme"])
@@ -285,7 +285,7 @@ def test_a_host_name_that_names_no_node(
     with pytest.raises(
         ConfigError, match=r"the host name '.*' is .*: set --service-id"
     ):
-        options.own_name()
+        values.own_name()
 
 
 Log = Callable[[str], str]
