@@ -86,8 +86,8 @@ probing = group(
         "--monitor-url",
         required=True,
         type=values.URL_TYPE,
-        help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a 2xx, "
-        "tcp://HOST:PORT if it can be connected to.",
+        help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a "
+        "2xx, tcp://HOST:PORT if it can be connected to.",
     ),
     option(
         "--interval",
@@ -113,8 +113,8 @@ probing = group(
     ),
     host(
         "The host to tell others.",
-        show_default="the monitor URL's, or if that is loopback the address that reaches "
-        "the store",
+        show_default="the monitor URL's, or if that is loopback the address that "
+        "reaches the store",
     ),
     option(
         "--info",
@@ -122,15 +122,15 @@ probing = group(
         "info",
         type=values.INFO_TYPE,
         multiple=True,
-        help="KEY=VALUE, or a JSON object, to publish beside the state. May be repeated; "
-        "its variable takes a line for each.",
+        help="KEY=VALUE, or a JSON object, to publish beside the state. May be "
+        "repeated; its variable takes a line for each.",
     ),
     option(
         "--header",
         type=values.HEADER_TYPE,
         multiple=True,
-        help="'Name: value' to send with each probe. May be repeated; its variable takes a "
-        "line for each.",
+        help="'Name: value' to send with each probe. May be repeated; its variable "
+        "takes a line for each.",
     ),
     option(
         "--ca",
@@ -158,6 +158,7 @@ leasing = group(
         "--slots",
         type=values.COUNT,
         default=1,
-        help="How many nodes may start at a time. Where nodes differ, the smallest counts.",
+        help="How many nodes may start at a time. Where nodes differ, the smallest "
+        "counts.",
     ),
 )
