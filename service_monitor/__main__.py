@@ -42,12 +42,14 @@ def main() -> None:
 
 
 def _obey(stop: Stop) -> None:
-    """Pass the first signal on; end the process if that takes too long."""
-    from service_monitor.calls import STOP_GRACE
-
+    """Pass the signals on; end the process if after the first that takes too long."""
     received = signal.sigwait(_ENDING)
     stop.request(received)
-    time.sleep(STOP_GRACE + 1)  # longer only for what is not ours: a full pipe, a disk
+    # That long it takes only for what is not ours: a full pipe, a disk.
+    deadline = time.monotonic() + stop.patience
+    while (left := deadline - time.monotonic()) > 0:
+        if again := signal.sigtimedwait(_ENDING, left):
+            stop.request(again.si_signo)
     os._exit(128 + received)
 
 

@@ -10,6 +10,7 @@ from service_monitor import queue
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import AcquireTimeout, Stopped, StoreError
 from service_monitor.lease import Contender, Lease, Request, Waiting
+from service_monitor.notify import Notifier
 from service_monitor.stores import Store
 from service_monitor.timing import format_duration, now
 
@@ -21,8 +22,16 @@ _LAST_LOOK = 1.0
 """Seconds past the timeout for one last look, so that the error tells the truth."""
 
 
-def acquire(store: Store, request: Request, timeout: float, stop: Stop) -> Lease:
+def acquire(
+    store: Store,
+    request: Request,
+    timeout: float,
+    stop: Stop,
+    notifier: Notifier | None = None,
+) -> Lease:
     """Take the lease when it is this service id's turn; block up to `timeout` seconds.
+
+    The notifier is told at each look why it waits.
 
     Outages of the store are waited out. Raises `AcquireTimeout`, `Replaced` and
     `Stopped`; then nothing of ours stays in the store.
@@ -30,6 +39,7 @@ def acquire(store: Store, request: Request, timeout: float, stop: Stop) -> Lease
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
     contender, diary = Contender(store, request), _Diary(request)
+    notifier = notifier or Notifier()
     try:
         stop.check()
         while True:
@@ -41,16 +51,18 @@ def acquire(store: Store, request: Request, timeout: float, stop: Stop) -> Lease
                 diary.note(outcome)
                 over = now() >= deadline
                 if not over:
+                    notifier.queued(diary.summary())
                     _wait(store, outcome, deadline - now(), stop)
                     diary.recovered()
             except StoreError as error:
                 diary.trouble(error)
                 over = now() >= deadline
                 if not over:
+                    notifier.queued(diary.summary())
                     stop.wait(min(diary.backoff(), deadline - now()))
             stop.check()
             if over:
-                raise AcquireTimeout(diary.summary(timeout))
+                raise AcquireTimeout(diary.verdict(timeout))
     except BaseException:
         stop.limit(STOP_GRACE)
         try:
@@ -106,12 +118,18 @@ class _Diary:
         longest: float = min(2.0, 0.1 * 2 ** min(self._failures, 8))
         return random.uniform(0.5, 1.0) * longest
 
-    def summary(self, timeout: float) -> str:
+    def summary(self) -> str:
+        """Say in one line how the wait goes."""
+        if self._failure:
+            return f"{self._state}; the store does not serve us: {self._failure}"
+        return self._state
+
+    def verdict(self, timeout: float) -> str:
         """Say why the lease was not acquired, and what to do."""
         text = (
             f"label {self._request.label}: lease not acquired within "
-            f"{format_duration(timeout)}: {self._state}"
+            f"{format_duration(timeout)}: {self.summary()}"
         )
         if self._failure:
-            return f"{text}; the store does not serve us: {self._failure}"
+            return text
         return f"{text}. See `service-monitor status`, or raise --acquire-timeout"

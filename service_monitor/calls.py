@@ -37,6 +37,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.patience = STOP_GRACE + 1
+        """Seconds after a signal until the process is ended by force."""
         self._deadline = float("inf")
         self._at: float | None = None
         self._lock = threading.Lock()
@@ -59,6 +61,11 @@ class Stop:
         """Raise `Stopped` if the end was asked for."""
         if self.requested:
             raise Stopped("stopped by a signal")
+
+    def resume(self) -> None:
+        """Let calls go on after the request was obeyed; the next one counts anew."""
+        with self._lock:
+            self._at, self._deadline = None, float("inf")
 
     def limit(self, seconds: float) -> None:
         """Let no call go on for more than `seconds` from now."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -25,10 +27,15 @@ from service_monitor.errors import (
     StoreUnavailable,
 )
 from service_monitor.manual import STORE_FAILED, Command
+from service_monitor.notify import Notifier
 from service_monitor.options import option
-from service_monitor.shown import mask_url, printable
+from service_monitor.shown import mask_url, printable, quoted
 from service_monitor.stores import Store, open_store, prepare_store
 from service_monitor.timing import format_duration, now
+
+if TYPE_CHECKING:
+    from service_monitor.lease import Request
+    from service_monitor.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +69,7 @@ def cli() -> None:
 @options.label
 @options.service_id
 @options.probing
+@options.heartbeat_file
 @options.store
 @options.log_level
 @click.pass_obj
@@ -76,29 +84,131 @@ def watch(stop: Stop, /, **given: Any) -> None:
     Example:
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
     """
+    notifier = _notifier(given)
+    new_watcher = _watching(given, stop, notifier)
+    with suppress(Stopped), _store(given, stop) as store:
+        watcher = new_watcher(store)
+        watcher.run()
+        if watcher.holds:
+            log.warning(
+                "stopped before the service was up: its startup lease stays until it "
+                "expires. To let the next node start now: release-lease"
+            )
+
+
+@cli.command(
+    cls=Command,
+    context_settings={"allow_interspersed_args": False},
+    exits={
+        0: "as any code that is COMMAND's own; 128 plus the number of its signal",
+        1: "not acquired within --acquire-timeout; taken over by another one of this "
+        "service id; or the lease was lost",
+        126: "COMMAND cannot be executed",
+        127: "COMMAND went away while this waited",
+    },
+)
+@options.label
+@options.service_id
+@options.probing
+@options.leasing
+@option(
+    "--on-lease-timeout",
+    type=click.Choice(["fail", "start"]),
+    default="fail",
+    help="What to do when the turn does not come within --acquire-timeout.",
+)
+@option(
+    "--on-lease-lost",
+    type=click.Choice(["continue", "stop"]),
+    default="continue",
+    help="What to do when the lease is lost before COMMAND is up.",
+)
+@option(
+    "--stop-timeout",
+    type=values.DURATION,
+    default="10s",
+    help="How long COMMAND may take to stop, then SIGKILL.",
+)
+@option(
+    "--drain",
+    type=values.DURATION_OR_0,
+    default="0s",
+    help="How long COMMAND goes on after it is deregistered and before it is stopped.",
+)
+@options.heartbeat_file
+@options.store
+@options.log_level
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def run(stop: Stop, /, **given: Any) -> int:
+    """Start COMMAND when it is its turn, and watch it.
+
+    Acquires the lease, starts COMMAND, releases the lease as soon as that is up, and
+    publishes its state. When told to stop it deregisters first. COMMAND finds whom to
+    join in SERVICE_MONITOR_HOSTS, and in SERVICE_MONITOR_FIRST a 1 if it is to found
+    the cluster.
+
+    \b
+    Example:
+      service-monitor run --label=es --monitor-url=http://127.0.0.1:9200 -- es
+    """
+    from service_monitor.runner import Plan, Runner
+
+    command, notifier = given["command"], _notifier(given)
+    if shutil.which(command[0]) is None:
+        raise ConfigError(f"COMMAND {quoted(command[0])}: there is no such program")
+    new_watcher = _watching(given, stop, notifier)
+    request_of = _request(given, stays=True)
+    with _store(given, stop) as store:
+        watcher = new_watcher(store)
+        plan = Plan(
+            command,
+            given["acquire_timeout"],
+            start_anyway=given["on_lease_timeout"] == "start",
+            stop_if_lost=given["on_lease_lost"] == "stop",
+            stop_timeout=given["stop_timeout"],
+            drain=given["drain"],
+        )
+        request = request_of(watcher.service.host)
+        return Runner(store, request, plan, watcher, stop, notifier).run()
+
+
+def _notifier(given: dict[str, Any]) -> Notifier:
+    return Notifier(os.environ, given["heartbeat_file"])
+
+
+def _watching(
+    given: dict[str, Any], stop: Stop, notifier: Notifier
+) -> Callable[[Store], Watcher]:
+    """Check what there is to watch; return what watches it once the store is open."""
     from service_monitor.probe import Target, new_probe
     from service_monitor.registry import Service
     from service_monitor.watcher import Rhythm, Watcher
 
     interval, timeout, ttl = _rhythm(**given)
+    if notifier.watchdog and notifier.watchdog < ttl:
+        raise ConfigError(
+            f"WatchdogSec of the unit is {format_duration(notifier.watchdog)}, and a "
+            f"round may take --ttl {format_duration(ttl)}: make it that or more"
+        )
     url, ca, insecure = given["monitor_url"], given["ca"], given["insecure"]
     if ca and insecure:
         raise ConfigError("--ca and --insecure contradict each other")
     target = Target(url, timeout, dict(given["header"]), ca, insecure)
-    service_id = given["service_id"] or values.own_name()
+    label, service_id = given["label"], given["service_id"] or values.own_name()
     info = {key: value for part in given["info"] for key, value in part.items()}
-    with suppress(Stopped), _store(given, stop) as store:
+    rhythm = Rhythm(interval, given["rise"], given["fall"])
+
+    def watcher(store: Store) -> Watcher:
         host = _host(given["host"], url, store, stop)
-        service = Service(given["label"], service_id, host, ttl, info)
-        rhythm = Rhythm(interval, given["rise"], given["fall"])
+        shown = mask_url(url)
         log.info(
-            "label %s: watching %s at %s as host %s",
-            given["label"],
-            service_id,
-            mask_url(url),
-            host,
+            "label %s: watching %s at %s as host %s", label, service_id, shown, host
         )
-        Watcher(store, service, rhythm, new_probe(target, stop), stop).run()
+        service = Service(label, service_id, host, ttl, info)
+        return Watcher(store, service, rhythm, new_probe(target, stop), stop, notifier)
+
+    return watcher
 
 
 def _rhythm(
@@ -200,6 +310,7 @@ def hosts(stop: Stop, /, **given: Any) -> None:
     is_flag=True,
     help="Print the fencing token: a number that grows with each acquisition.",
 )
+@options.heartbeat_file
 @options.store
 @options.log_level
 @click.pass_obj
@@ -215,24 +326,16 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
       service-monitor acquire-lease --label=es --service-id=es-1
     """
     from service_monitor.acquire import acquire
-    from service_monitor.lease import Request
 
-    if given["lease_timeout"] < 1:
-        raise ConfigError("--lease-timeout is too short: no service is up within 1 s")
-    service_id = given["service_id"] or values.own_name()
+    request_of = _request(given)
     with _store(given, stop) as store:
-        request = Request(
-            label=given["label"],
-            service_id=service_id,
-            host=given["host"] or _seen_host(store),
-            lease_timeout=given["lease_timeout"],
-            slots=given["slots"],
-        )
-        lease = acquire(store, request, given["acquire_timeout"], stop)
+        request = request_of(given["host"] or _seen_host(store))
+        notifier = _notifier(given)
+        lease = acquire(store, request, given["acquire_timeout"], stop, notifier)
         log.info(
             "label %s: %s has the lease, token %d, for up to %s",
             request.label,
-            service_id,
+            request.service_id,
             lease.token,
             format_duration(lease.deadline - now()),
         )
@@ -335,6 +438,21 @@ def init_store(stop: Stop, /, **given: Any) -> None:
         _print(f"{'would make' if given['dry_run'] else 'made'} {line}")
     if not made:
         _print("nothing to make: this store is ready")
+
+
+def _request(given: dict[str, Any], *, stays: bool = False) -> Callable[[str], Request]:
+    """Check what is asked for; return what makes it once the host is known."""
+    from service_monitor.lease import Request
+
+    if given["lease_timeout"] < 1:
+        raise ConfigError("--lease-timeout is too short: no service is up within 1 s")
+    service_id = given["service_id"] or values.own_name()
+
+    def request(host: str) -> Request:
+        timeout, slots = given["lease_timeout"], given["slots"]
+        return Request(given["label"], service_id, host, timeout, slots, stays)
+
+    return request
 
 
 @contextmanager
@@ -447,6 +565,10 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
 
 def _usage(error: click.ClickException) -> str:
     """Name the option, or the variable if the value came from there."""
+    if isinstance(error, click.MissingParameter) and isinstance(
+        error.param, click.Argument
+    ):
+        return f"{error.param.make_metavar(error.ctx)} is missing: write it after --"  # type: ignore[arg-type]
     if isinstance(error, click.BadParameter) and error.ctx and error.param:
         option, twin = error.param.opts[0], error.param.envvar
         if isinstance(error, click.MissingParameter):

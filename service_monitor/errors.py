@@ -67,6 +67,18 @@ class Replaced(ServiceMonitorError):
     """Another process with the same service id took over this one's ticket."""
 
 
+class LeaseLost(ServiceMonitorError):
+    """The lease ended before the command could be started."""
+
+
+class CannotStart(ServiceMonitorError):
+    """The command cannot be executed; 126 and 127 are the shell's codes for it."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        super().__init__(f"cannot start {name!r}: {error.strerror}")
+        self.exit_code = 127 if isinstance(error, FileNotFoundError) else 126
+
+
 class WaitTimeout(ServiceMonitorError):
     """Fewer hosts than asked for were up when the wait ended."""
 

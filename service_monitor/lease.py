@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,10 +51,14 @@ are slots, and of the others."""
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to start, until `deadline` on this process's clock."""
+    """The right to start, until `deadline` on this process's clock.
+
+    A holder that stays may renew it, up to `until` if that is later.
+    """
 
     record: Record
     deadline: float
+    until: float = -math.inf
 
     @property
     def token(self) -> int:
@@ -75,17 +80,26 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a lease on `label` for `service_id`."""
+    """What is asked for: a lease on `label` for `service_id`.
+
+    A holder that `stays` renews it, so it need not outlive that one for long.
+    """
 
     label: str
     service_id: str
     host: str
     lease_timeout: float = 240.0
     slots: int = 1
+    stays: bool = False
 
     @property
     def key(self) -> str:
         return lease_prefix(self.label) + self.service_id
+
+    @property
+    def ttl(self) -> float:
+        """Return the seconds that the lease lives if nobody renews it."""
+        return min(WAITER_TTL, self.lease_timeout) if self.stays else self.lease_timeout
 
 
 class Contender:
@@ -110,6 +124,7 @@ class Contender:
         self._session: Session | None = None
         self._joined = False  # a ticket of ours may be in the store
         self._tried = False  # and may have become the lease
+        self._until = -math.inf  # and that be renewed up to then
         self._warned = False
 
     def step(self) -> Lease | Waiting:
@@ -133,7 +148,7 @@ class Contender:
     @property
     def lapses_within(self) -> float:
         """Return the seconds after which what we wrote is gone at the latest."""
-        return self._request.lease_timeout if self._tried else WAITER_TTL
+        return self._request.ttl if self._tried else WAITER_TTL
 
     def leave(self) -> None:
         """Take back the ticket or lease, also one whose write was never confirmed.
@@ -195,7 +210,7 @@ class Contender:
     def _lost(self, other: Entry | None) -> None:
         """Say that our ticket is gone; raise `Replaced` if another process has it."""
         self._end_session()
-        self._tried = False
+        self._tried, self._until = False, -math.inf
         if other is not None:
             raise Replaced(
                 f"another acquire-lease for service id {self._request.service_id!r} on "
@@ -219,20 +234,20 @@ class Contender:
             format_duration(self._request.lease_timeout),
         )
         self.leave()
-        self._tried = False
+        self._tried, self._until = False, -math.inf
 
     def _take(self, session: Session, record: Record) -> Lease:
-        repeated, self._tried = self._tried, True
-        asked, timeout = self._clock(), self._request.lease_timeout
-        record = session.update(record, self._ticket("held"), timeout)
+        repeated = self._tried
+        asked = self._trying(renewable=True)
+        record = session.update(record, self._ticket("held"), self._request.ttl)
         # An earlier try may be the one that came through: then the store's time counts.
         return self._learned(record) if repeated else self._won(record, asked)
 
     def _take_again(self, mine: Entry, queue: Queue) -> Lease:
         """Renew our own lease; it is made longer only while nobody else waits."""
-        asked, longer = self._clock(), not queue.waiters
-        self._tried = True
-        ttl = self._request.lease_timeout if longer else None
+        longer = not queue.waiters
+        asked = self._trying(renewable=longer)
+        ttl = self._request.ttl if longer else None
         record = self._store.update(mine.record, self._ticket("held"), ttl)
         if longer:
             return self._won(record, asked)
@@ -241,19 +256,27 @@ class Contender:
         log.info("others wait: this lease still ends in %s", left)
         return lease
 
+    def _trying(self, *, renewable: bool) -> float:
+        """Note the first try to take the lease, which is what its limit counts from."""
+        asked = self._clock()
+        if not self._tried and renewable and self._request.stays:
+            self._until = asked + self._request.lease_timeout
+        self._tried = True
+        return asked
+
     def _won(self, record: Record, asked: float) -> Lease:
-        return Lease(record, asked + self._request.lease_timeout)
+        return Lease(record, asked + self._request.ttl, self._until)
 
     def _learned(self, record: Record) -> Lease:
         """Return the lease that the store says is ours, for as long as it says."""
         asked = self._clock()
-        return Lease(record, asked + self._store.time_left(record))
+        return Lease(record, asked + self._store.time_left(record), self._until)
 
     def _behind(self, queue: Queue, index: int, snapshot: Snapshot) -> Waiting:
         position = queue.position(self._request.key)
         is_next = index == queue.slots
         if is_next:
-            self._store.prepare(self._request.lease_timeout)
+            self._store.prepare(self._request.ttl)
         # With several slots the next in line waits for whichever holder goes first, and
         # who is behind it becomes the next also by its being granted.
         several = queue.slots > 1

@@ -72,6 +72,12 @@ store = option(
     show_default="see below",
     help="Where the records are.",
 )
+heartbeat_file = option(
+    "--heartbeat-file",
+    type=values.HEARTBEAT_TYPE,
+    help="Set this file's time to when the next sign of life is due, for a health "
+    "check.",
+)
 log_level = option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from service_monitor.errors import (
 )
 from service_monitor.records import Record, nonce_of
 from service_monitor.stores import Store
+from service_monitor.timing import now
 
 RENEWALS = 3
 """Keepalives in one ttl, so that two in a row may fail: etcd's own client does so."""
@@ -25,7 +27,11 @@ class Session:
     """A record and the thread that renews it every third of its ttl, until `end`.
 
     It does so only while `vouch()` is true: who has stalled must not be kept alive. It
-    gives up when the record is gone or somebody else's; `keeps` tells the owner.
+    gives up when the record is gone or somebody else's; `keeps` tells the owner. With
+    `until` the last renewal is the one that ends just then.
+
+    `deadline` is when the record ends if nothing renews it, on this process's clock and
+    no later than in the store; it moves with each renewal.
     """
 
     def __init__(
@@ -34,11 +40,16 @@ class Session:
         record: Record,
         ttl: float,
         vouch: Callable[[], bool] = lambda: True,
+        *,
+        deadline: float = math.inf,
+        until: float = math.inf,
     ) -> None:
         self._store = store
         self._record = record
         self._ttl = ttl
         self._vouch = vouch
+        self._until = until
+        self.deadline = deadline
         self._lock = threading.Lock()
         self._ended = threading.Event()
         try:
@@ -73,18 +84,22 @@ class Session:
     def _run(self) -> None:
         period = self._ttl / RENEWALS
         pause = period
-        while not self._ended.wait(pause):
+        while (left := self._until - self._ttl - now()) > 0:
+            if self._ended.wait(min(pause, left)):
+                return
             if not self._vouch():
                 continue
             try:
                 with self._lock:
                     if self._ended.is_set():
                         return
+                    asked = now()
                     self._record = self._store.keep_alive(self._record, self._ttl)
+                    self.deadline = min(asked + self._ttl, self._until)
                 pause = period
-            except (RecordGone, Conflict, Stopped):
+            except (RecordGone, Conflict):
                 self._ended.set()
-            except StoreError:
+            except (StoreError, Stopped):
                 pause = period / RENEWALS  # hurry: the ttl is running
 
 

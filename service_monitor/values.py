@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -159,6 +160,14 @@ def read_ca(text: str) -> str:
     return text
 
 
+def read_heartbeat_file(text: str) -> str:
+    """Check that a file can be made there, or is one already."""
+    directory = os.path.dirname(text) or "."
+    if not text or os.path.isdir(text) or not os.path.isdir(directory):
+        raise ValueError("is no file in a directory that exists")
+    return text
+
+
 def read_number(text: str, most: int = 1_000_000) -> int:
     """Read a whole number from 1 on."""
     digits = text.strip()
@@ -184,6 +193,7 @@ HEADER_TYPE = _Type("header", read_header, lambda _: "what was given")  # secret
 INFO_TYPE = _Type("key=value", read_info)
 STORE_TYPE = _Type("url", read_store, masked)
 CA_TYPE = _Type("file", read_ca)
+HEARTBEAT_TYPE = _Type("file", read_heartbeat_file)
 DURATION = _Type("duration", parse_duration)
 DURATION_OR_0 = _Type("duration", read_duration_or_0)
 COUNT = _Type("n", read_number)

@@ -7,14 +7,18 @@ hosts that the next node reads after its grant contain this one.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import Conflict, Stopped, StoreError
 from service_monitor.health import Health
+from service_monitor.lease import WAITER_TTL, Lease
+from service_monitor.notify import Notifier
 from service_monitor.probe import Probe
-from service_monitor.records import Record, Snapshot, Ticket, lease_prefix
+from service_monitor.records import Record, Snapshot, Ticket, lease_prefix, nonce_of
 from service_monitor.registry import Publisher, Service
+from service_monitor.session import Session
 from service_monitor.stores import Store
 from service_monitor.timing import format_duration, now
 
@@ -56,7 +60,8 @@ class Turn:
         """Take note of the ticket as it is; return True if the lease is a new one."""
         ticket = Ticket.from_json(record.value) if record else None
         held = record if ticket and ticket.held else None
-        if held and self.seen and held.version == self.seen.version:
+        if held and self.seen and _acquisition(held) == _acquisition(self.seen):
+            self.seen = held  # on etcd v2 a renewal is a new version
             return False
         self.seen, self.since, self.successes = held, now(), 0
         self.given_back = False
@@ -72,17 +77,33 @@ class Turn:
         return self.seen is not None and self.successes >= self.rise
 
 
+def _acquisition(record: Record) -> tuple[int, str | None]:
+    """Return what each acquisition has of its own, however often it is renewed."""
+    return record.created, nonce_of(record.value)
+
+
 class Watcher:
     """One round after the other, until the stop."""
 
     def __init__(
-        self, store: Store, service: Service, rhythm: Rhythm, probe: Probe, stop: Stop
+        self,
+        store: Store,
+        service: Service,
+        rhythm: Rhythm,
+        probe: Probe,
+        stop: Stop,
+        notifier: Notifier | None = None,
     ) -> None:
+        self.was_up = False
+        """Whether it was up, and published as such, at any time."""
         self._store = store
-        self._service = service
+        self.service = service
         self._rhythm = rhythm
         self._probe = probe
         self._stop = stop
+        self._notifier = notifier or Notifier()
+        self._lease: Session | None = None
+        self._on_lost: Callable[[], None] = lambda: None
         self._health = Health(rhythm.rise, rhythm.fall)
         self._turn = Turn(rhythm.rise)
         self._ticket_key = lease_prefix(service.label) + service.service_id
@@ -91,6 +112,39 @@ class Watcher:
         self._said = False
         self._beat = now()
         self._publisher = Publisher(store, service, self._vouch)
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the startup lease was seen, and not seen to go."""
+        return self._turn.seen is not None
+
+    def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:
+        """Keep the startup lease alive: while rounds are made, as long as it may last.
+
+        Probes that begin from now on count for its release. `on_lost` is called when it
+        goes before the service was up.
+        """
+        self._turn.look(lease.record)
+        self._on_lost = on_lost
+        self._lease = Session(
+            self._store,
+            lease.record,
+            WAITER_TTL,
+            self._vouch,
+            deadline=lease.deadline,
+            until=max(lease.deadline, lease.until),
+        )
+
+    def let_go(self) -> None:
+        """Keep the startup lease alive no more."""
+        if self._lease:
+            self._lease.end()
+        self._lease = None
+
+    @property
+    def lapsed(self) -> bool:
+        """Tell whether the lease that is kept alive may have ended in the store."""
+        return self._lease is not None and now() >= self._lease.deadline
 
     def run(self) -> None:
         """Watch until the stop is requested, then deregister.
@@ -109,18 +163,20 @@ class Watcher:
         """Look, probe, publish, release, and sleep until the next round is due."""
         begun = now()
         self._look()
+        self._alive()
         result = self._probe()
-        self._beat = now()
+        self._alive()
         if self._health.observe(*result) or not self._said:
             self._say()
         self._turn.observe(result.ok)
         try:
             if self._publisher.reconcile(self._health) and self._health.up:
+                self._report_ready()
                 self._release()
             self._serving()
         except StoreError as error:
             self._not_serving(error)
-        self._beat = now()
+        self._alive()
         interval = self._rhythm.interval
         if self._turn.seen:
             interval = min(interval, STARTUP_INTERVAL)
@@ -136,28 +192,31 @@ class Watcher:
             self._snapshot = self._store.list(self._ticket_key)
         except StoreError as error:
             self._not_serving(error)
+            if self.lapsed and not self._health.up:
+                self._lost(f"not renewed in time: {error}")
             return False
         records = self._snapshot.records
         new = self._turn.look(records[0] if records else None)
         if new:
+            self.let_go()  # another one's
             log.info("this service holds the startup lease; released once it is up")
         elif before and not self._turn.seen:
             if given_back:  # only the reply was lost
                 self._released(since)
             else:
-                self._lost(before, now() - since)
+                self._lost(_life(before, now() - since))
         return new
 
-    def _lost(self, record: Record, seconds: float) -> None:
-        ticket = Ticket.from_json(record.value)
+    def _lost(self, why: str) -> None:
         log.warning(
-            "the startup lease went before the service was up (%s): seen for %s, "
-            "--lease-timeout was %s. The next node may start now. If it expired, give "
-            "acquire-lease a longer --lease-timeout",
+            "the startup lease went before the service was up (%s): %s. The next node "
+            "may start now. If it expired, use a longer --lease-timeout",
             self._health.reason,
-            format_duration(seconds),
-            format_duration(ticket.lease_timeout if ticket else 0),
+            why,
         )
+        self.let_go()
+        if not self._health.up:
+            self._on_lost()
 
     def _release(self) -> None:
         if not self._turn.earned or self._turn.seen is None:
@@ -175,6 +234,7 @@ class Watcher:
             "startup lease released after %s: the next node may start",
             format_duration(now() - since),
         )
+        self.let_go()
 
     def _pause(self, until: float) -> None:
         """Sleep, but wake when our service id acquires the lease."""
@@ -193,19 +253,30 @@ class Watcher:
 
     def _vouch(self) -> bool:
         """Tell whether the rounds go on: not if one has stalled for a whole ttl."""
-        return now() - self._beat < self._service.ttl
+        return now() - self._beat < self.service.ttl
+
+    def _alive(self) -> None:
+        self._beat = now()
+        self._notifier.beat(self.service.ttl)
 
     def _say(self) -> None:
         level = logging.INFO if self._health.up else logging.WARNING
+        state = "up" if self._health.up else "down"
         log.log(
             level,
             "label %s: %s is %s: %s",
-            self._service.label,
-            self._service.service_id,
-            "up" if self._health.up else "down",
+            self.service.label,
+            self.service.service_id,
+            state,
             self._health.reason,
         )
+        self._notifier.status(f"{state}: {self._health.reason}")
         self._said = True
+
+    def _report_ready(self) -> None:
+        if not self.was_up:
+            self._notifier.ready()
+        self.was_up = True
 
     def _serving(self) -> None:
         if self._trouble:
@@ -221,15 +292,16 @@ class Watcher:
         self._stop.limit(STOP_GRACE)
         try:
             self._publisher.withdraw()
-            log.info("deregistered %s", self._service.service_id)
+            log.info("deregistered %s", self.service.service_id)
         except (StoreError, Stopped) as error:
             log.warning(
                 "cannot deregister, the record lapses within %s: %s",
-                format_duration(self._service.ttl),
+                format_duration(self.service.ttl),
                 error,
             )
-        if self._turn.seen:
-            log.warning(
-                "stopped before the service was up: its startup lease stays until it "
-                "expires. To let the next node start now: release-lease"
-            )
+
+
+def _life(record: Record, seconds: float) -> str:
+    ticket = Ticket.from_json(record.value)
+    timeout = format_duration(ticket.lease_timeout if ticket else 0)
+    return f"seen for {format_duration(seconds)}, --lease-timeout was {timeout}"

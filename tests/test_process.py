@@ -18,6 +18,7 @@ from service_monitor.stores import Store
 from service_monitor.timing import now
 from tests.commands import (
     HANG,
+    WATCH,
     Run,
     acquire,
     environment,
@@ -72,6 +73,19 @@ def test_a_signal_ends_watch_well(
     assert (outcome.code, outcome.out) == (0, "")
     assert "Traceback" not in outcome.err
     assert keys(store) == []
+
+
+def test_a_watch_that_is_stopped_early_says_what_stays(
+    run: Run, store: Store, path: Path
+) -> None:
+    """The others would wait for the timeout, and nobody would know of release-lease."""
+    assert acquire(run, "es-1").code == 0
+    with started([*WATCH, "--service-id=es-1"], environment(path)) as running:
+        wait_until(lambda: "es/hosts/es-1" in keys(store))
+        running.terminate()
+        outcome = finish(running)
+    assert "To let the next node start now: release-lease" in outcome.err
+    assert keys(store) == ["es/lease/es-1"]
 
 
 @pytest.mark.parametrize(
@@ -145,16 +159,18 @@ def test_what_is_not_ours_cannot_hold_up_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A pipe that nobody reads, or a dead disk, would make SIGTERM do nothing."""
-    slept: list[float] = []
+    waited: list[float] = []
     monkeypatch.setattr(signal, "sigwait", lambda _: signal.SIGTERM)
-    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(signal, "sigtimedwait", lambda _, left: waited.append(left))
     monkeypatch.setattr(os, "_exit", sys.exit)
     stop = Stop()
+    assert stop.patience > STOP_GRACE
+    stop.patience = 0.1
     with pytest.raises(SystemExit) as ended:
         process._obey(stop)
     assert ended.value.code == 143
     assert stop.signal == signal.SIGTERM
-    assert slept[0] > STOP_GRACE
+    assert 0 < waited[0] <= 0.1
 
 
 def test_a_reader_that_goes_away(path: Path) -> None:

@@ -91,10 +91,8 @@ def test_a_failed_renewal_is_hurried_after() -> None:
     assert store.renewals[1] - store.renewals[0] < 0.9  # where a third is 1 s
 
 
-@pytest.mark.parametrize(
-    "error", [RecordGone("k"), Conflict(RECORD), Stopped("a signal")]
-)
-def test_a_lost_record_or_a_stop_ends_it(error: Exception) -> None:
+@pytest.mark.parametrize("error", [RecordGone("k"), Conflict(RECORD)])
+def test_a_lost_record_ends_it(error: Exception) -> None:
     """The owner would believe in a record that nobody renews."""
 
     def outcome(turn: int) -> None:
@@ -106,6 +104,46 @@ def test_a_lost_record_or_a_stop_ends_it(error: Exception) -> None:
     time.sleep(0.4)
     assert len(store.renewals) == 1
     assert not kept.keeps(RECORD)
+
+
+def test_a_stop_that_was_obeyed_does_not_end_it() -> None:
+    """The lease would lapse while a command that has to stop takes its time."""
+
+    def outcome(turn: int) -> None:
+        if turn == 1:
+            raise Stopped("a signal")
+
+    store = Store(outcome)
+    kept = session(store)
+    wait_until(lambda: len(store.renewals) >= 2)
+    assert kept.keeps(RECORD)
+    kept.end()
+
+
+def test_it_ends_when_it_was_told_to_at_the_latest() -> None:
+    """A node that never comes up would hold up all others, renewal after renewal."""
+    store, begun = Store(), now()
+    kept = session(store, deadline=begun + TTL, until=begun + 0.65)
+    time.sleep(1)
+    assert store.renewals[-1] >= begun + 0.65 - TTL  # the last one lives just so long
+    assert kept.deadline == begun + 0.65
+    assert store.renewals == store.renewals[:4]
+
+
+def test_its_deadline_is_counted_from_before_the_renewal() -> None:
+    """A holder that is cut off would go on after the store gave its lease away."""
+    begun = now()
+
+    def outcome(turn: int) -> None:
+        time.sleep(0.2)
+        if turn > 1:
+            raise StoreUnavailable("cut off")
+
+    store = Store(outcome)
+    kept = session(store, deadline=begun + TTL)
+    wait_until(lambda: len(store.renewals) >= 2)
+    kept.end()
+    assert begun + TTL < kept.deadline < store.renewals[0] + TTL + 0.1
 
 
 def test_another_life_of_the_record_is_not_ours() -> None:

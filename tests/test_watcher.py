@@ -13,7 +13,7 @@ import pytest
 
 from service_monitor.calls import Stop
 from service_monitor.errors import StoreUnavailable
-from service_monitor.lease import Contender, Lease, Request, release
+from service_monitor.lease import Contender, Lease, Request
 from service_monitor.probe import Result
 from service_monitor.registry import Service, up_hosts
 from service_monitor.stores.sqlite import SqliteStore
@@ -336,19 +336,6 @@ def test_a_lost_reply_to_the_release_is_no_lost_lease(
         watcher.round()
     assert "startup lease released" in caplog.text
     assert "before the service was up" not in caplog.text
-
-
-def test_stopping_before_it_was_up_says_what_stays(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The others would wait for the timeout, and nobody would know of release-lease."""
-    bench.acquire()
-    bench.start()
-    until(lambda: bench.watcher._turn.seen)
-    bench.stop.request(15)
-    until(lambda: "release-lease" in caplog.text)
-    assert bench.holders == ["es/lease/a"]
-    assert release(bench.others, "es", "a")
 
 
 @pytest.mark.promise(6)

@@ -1,0 +1,199 @@
+"""Start a command when it is its turn, and stay with it: its lease, health and end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+from dataclasses import dataclass
+
+from service_monitor.acquire import acquire
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.child import KILL_WAIT, Child
+from service_monitor.errors import (
+    AcquireTimeout,
+    LeaseLost,
+    Stopped,
+    StoreError,
+)
+from service_monitor.lease import Lease, Request
+from service_monitor.notify import Notifier
+from service_monitor.records import hosts_prefix, nonce_of
+from service_monitor.registry import up_hosts
+from service_monitor.session import remove_own
+from service_monitor.stores import Store
+from service_monitor.timing import format_duration, now
+from service_monitor.watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+HOSTS = "SERVICE_MONITOR_HOSTS"
+TOKEN = "SERVICE_MONITOR_LEASE_TOKEN"
+FIRST = "SERVICE_MONITOR_FIRST"
+
+_RETRY = 1.0
+"""Seconds between two tries to read whom to join."""
+_OURS = (HOSTS, TOKEN, FIRST, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""Not passed on: the command is ready when we say so."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to start and how to end it; times in seconds."""
+
+    command: tuple[str, ...]
+    acquire_timeout: float
+    start_anyway: bool
+    stop_if_lost: bool
+    stop_timeout: float
+    drain: float
+
+
+class Runner:
+    """One start of one command."""
+
+    def __init__(
+        self,
+        store: Store,
+        request: Request,
+        plan: Plan,
+        watcher: Watcher,
+        stop: Stop,
+        notifier: Notifier,
+    ) -> None:
+        self._store = store
+        self._request = request
+        self._plan = plan
+        self._watcher = watcher
+        self._stop = stop
+        self._notifier = notifier
+        self._lost = False
+
+    def run(self) -> int:
+        """Start the command at its turn; return its exit code when it has ended.
+
+        Blocks for as long as it runs. 1 if it was stopped because the lease was lost.
+        Raises `AcquireTimeout`, `Replaced`, `Stopped`, `LeaseLost` and `CannotStart`
+        when it was never started; then nothing of ours stays in the store.
+        """
+        lease = self._acquire()
+        try:
+            child = self._start(lease)
+            try:
+                self._watcher.run()
+            finally:
+                self._end(child)
+        finally:
+            self._watcher.let_go()
+            self._stop.limit(STOP_GRACE)
+            self._give_back(lease)
+        if self._lost or child.code is None:
+            return LeaseLost.exit_code
+        return child.code
+
+    def _acquire(self) -> Lease | None:
+        plan, request = self._plan, self._request
+        try:
+            lease = acquire(
+                self._store, request, plan.acquire_timeout, self._stop, self._notifier
+            )
+        except AcquireTimeout as error:
+            if not plan.start_anyway:
+                raise
+            log.warning("starting without the lease: %s", error)
+            return None
+        finally:
+            self._stop.limit(math.inf)
+        log.info(
+            "label %s: %s has the lease, token %d, for up to %s",
+            request.label,
+            request.service_id,
+            lease.token,
+            format_duration(max(lease.deadline, lease.until) - now()),
+        )
+        return lease
+
+    def _start(self, lease: Lease | None) -> Child:
+        if lease:
+            self._watcher.hold(lease, self._lose)
+        self._notifier.extend(self._request.lease_timeout)
+        hosts = self._others(lease)
+        environ = {k: v for k, v in os.environ.items() if k not in _OURS}
+        environ[FIRST] = "1" if lease and hosts == [] else "0"
+        if lease:
+            environ[TOKEN] = str(lease.token)
+        if hosts is not None:
+            environ[HOSTS] = ",".join(hosts)
+        self._stop.check()
+        if self._watcher.lapsed:
+            raise self._too_late()
+        plan = self._plan
+        whom = "unknown" if hosts is None else ", ".join(hosts) or "nobody"
+        log.info("starting %s; to join: %s", plan.command[0], whom)
+        child = Child(plan.command, environ, self._stop.request)
+        ours = 2 * STOP_GRACE + KILL_WAIT + 1
+        self._stop.patience = plan.drain + plan.stop_timeout + ours
+        return child
+
+    def _others(self, lease: Lease | None) -> list[str] | None:
+        """Return the hosts that are up, but for an earlier life of this service.
+
+        None, and said so, if that is not known; with the lease it is waited for.
+        """
+        prefix, said = hosts_prefix(self._request.label), False
+        while True:
+            try:
+                found = self._store.list(prefix).records
+            except StoreError as error:
+                if lease is None:
+                    log.warning("whom to join is not known, starting anyway: %s", error)
+                    return None
+                if self._watcher.lapsed:
+                    raise self._too_late() from error
+                if not said:
+                    log.warning("the store does not serve us, trying on: %s", error)
+                said = True
+                self._stop.wait(_RETRY)
+                self._stop.check()
+                continue
+            own = prefix + self._request.service_id
+            return up_hosts(record for record in found if record.key != own)
+
+    def _too_late(self) -> LeaseLost:
+        return LeaseLost(
+            f"label {self._request.label}: the lease ended before the command was "
+            "started (was this process paused, or the store away?): start again"
+        )
+
+    def _lose(self) -> None:
+        if self._plan.stop_if_lost:
+            self._lost = True
+            self._stop.request()
+
+    def _end(self, child: Child) -> None:
+        """Stop the command and all it started; deregistered it is already."""
+        received, plan = self._stop.signal, self._plan
+        self._stop.resume()
+        self._notifier.stopping()
+        self._notifier.extend(self._stop.patience)
+        if received and self._watcher.was_up and child.code is None:
+            child.wait(plan.drain, self._stop)
+        if child.code is None:
+            log.info("stopping %s", plan.command[0])
+        child.stop(received or signal.SIGTERM, plan.stop_timeout, self._stop)
+        log.info("%s ended with exit code %s", plan.command[0], child.code)
+
+    def _give_back(self, lease: Lease | None) -> None:
+        """Free the lease if it is still ours: it did not get up."""
+        if lease is None:
+            return
+        try:
+            nonce = nonce_of(lease.record.value) or ""
+            remove_own(self._store, self._request.key, nonce)
+        except (StoreError, Stopped) as error:
+            log.warning(
+                "cannot give the lease back, it lapses within %s: %s",
+                format_duration(self._request.ttl),
+                error,
+            )

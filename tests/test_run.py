@@ -1,0 +1,370 @@
+"""`run`: a command that is started at its turn, watched, and ended well."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from service_monitor.calls import Stop
+from service_monitor.lease import WAITER_TTL
+from service_monitor.records import lease_prefix
+from service_monitor.stores import Store
+from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.timing import now
+from tests.commands import (
+    HANG,
+    Run,
+    acquire,
+    environment,
+    error_of,
+    finish,
+    is_up,
+    keys,
+    register,
+    started,
+    wait_until,
+)
+from tests.conftest import Serve
+from tests.loopback import answering, hanging, status
+
+SHOW = 'echo "$SERVICE_MONITOR_FIRST ${SERVICE_MONITOR_HOSTS-unset}" >&2; '
+HELD = "es/lease/es-1"
+UP = "es/hosts/es-1"
+
+
+class Service:
+    """Starts `run` with a shell script as COMMAND."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path = path
+        self.url = url
+        self.seen = path.with_name("seen")
+
+    def __call__(
+        self, script: str, *options: str, env: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Popen[str]]:
+        return started(
+            [*self.argv(*options), "--", "sh", "-c", script],
+            environment(self.path, SEEN=str(self.seen), **(env or {})),
+        )
+
+    def argv(self, *options: str) -> Sequence[str]:
+        who = ("--label=es", "--service-id=es-1", "--host=10.0.0.1")
+        return "run", *who, f"--monitor-url={self.url}", *options
+
+    def said(self) -> str:
+        return self.seen.read_text() if self.seen.exists() else ""
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.said())
+
+
+@pytest.fixture
+def sound(path: Path, serve: Serve) -> Service:
+    """Give a service that is up at once."""
+    return Service(path, serve(answering(status("200 OK"))).url)
+
+
+@pytest.fixture
+def booting(path: Path) -> Service:
+    """Give a service that never comes up."""
+    return Service(path, "tcp://127.0.0.1:1")
+
+
+def test_the_first_is_told_so_and_publishes(store: Store, sound: Service) -> None:
+    """Nobody would found the cluster, or everybody."""
+    script = f'{SHOW} echo "token $SERVICE_MONITOR_LEASE_TOKEN" >$SEEN; exec sleep 60'
+    with sound(script) as running:
+        wait_until(lambda: is_up(store, UP))
+        wait_until(lambda: HELD not in keys(store))
+        running.terminate()
+        outcome = finish(running)
+    assert outcome.code == 128 + signal.SIGTERM
+    assert "\n1 \n" in outcome.err
+    assert int(sound.said().split()[1]) > 0
+    assert keys(store) == []
+
+
+def test_the_next_is_told_whom_to_join(store: Store, sound: Service) -> None:
+    """It would found a second cluster; or wait for its own earlier life."""
+    register(store, "es-0", "10.0.0.9")
+    register(store, "es-1", "10.0.0.1")
+    with sound(SHOW) as running:
+        outcome = finish(running)
+    assert outcome.code == 0
+    assert "\n0 10.0.0.9\n" in outcome.err
+
+
+def test_it_waits_for_its_turn(run: Run, store: Store, sound: Service) -> None:
+    """The command would start beside the holder."""
+    assert acquire(run, "es-0").code == 0
+    with sound("echo started >$SEEN") as running:
+        wait_until(lambda: HELD in keys(store))
+        time.sleep(0.3)
+        assert sound.said() == ""
+        assert run("release-lease", "--label=es", "--service-id=es-0").code == 0
+        assert finish(running).code == 0
+    assert sound.said() == "started\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+)
+def test_its_exit_code_is_the_commands(
+    store: Store, booting: Service, script: str, code: int
+) -> None:
+    """The service manager would take a crash for success; the next node would wait."""
+    begun = now()
+    with booting(script) as running:
+        assert finish(running).code == code
+    assert now() - begun < WAITER_TTL  # the lease did not lapse: it was given back
+    assert keys(store) == []
+
+
+@pytest.mark.promise(9)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_deregisters_first(
+    store: Store, sound: Service, number: signal.Signals
+) -> None:
+    """Others would be told to join a node that is going down."""
+    script = "trap 'echo got >>$SEEN; exit 3' TERM INT; echo up >$SEEN; "
+    script += "while :; do sleep 0.05; done"
+    with sound(script, "--drain=1s") as running:
+        wait_until(lambda: is_up(store, UP))
+        sound.wait_for("up")
+        begun = now()
+        running.send_signal(number)
+        wait_until(lambda: keys(store) == [])
+        assert sound.said() == "up\n"  # draining
+        assert finish(running).code == 3
+    assert now() - begun >= 1
+    assert sound.said() == "up\ngot\n"
+
+
+@pytest.mark.promise(9)
+def test_a_signal_while_queued_starts_nothing(
+    run: Run, store: Store, sound: Service
+) -> None:
+    """`systemctl stop` would start what it is to stop."""
+    assert acquire(run, "es-0").code == 0
+    with sound("echo started >$SEEN") as running:
+        wait_until(lambda: HELD in keys(store))
+        running.terminate()
+        assert finish(running).code == 143
+    assert keys(store) == ["es/lease/es-0"]
+    assert sound.said() == ""
+
+
+def test_who_does_not_stop_is_killed(store: Store, sound: Service) -> None:
+    """The stop would hang until the service manager kills us, record and all."""
+    script = "trap '' TERM; (trap '' TERM; sleep 60) & echo $! >$SEEN; wait; sleep 60"
+    with sound(script, "--stop-timeout=300ms") as running:
+        sound.wait_for("\n")
+        wait_until(lambda: is_up(store, UP))
+        running.terminate()
+        outcome = finish(running)
+    assert outcome.code == 137
+    assert "sh still runs 0.3 s after signal 15: killing it" in outcome.err
+    grandchild = Path(f"/proc/{sound.said().strip()}/stat")
+    wait_until(lambda: not grandchild.exists() or " Z " in grandchild.read_text())
+
+
+def test_a_second_signal_cuts_the_drain_short(store: Store, sound: Service) -> None:
+    """Who is in a hurry would have to use SIGKILL, which leaves the record."""
+    with sound("exec sleep 60", "--drain=1h") as running:
+        wait_until(lambda: is_up(store, UP))
+        running.terminate()
+        wait_until(lambda: keys(store) == [])
+        running.send_signal(signal.SIGINT)
+        assert finish(running).code == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("name", ["HUP", "USR1", "QUIT", "RTMIN+1"])
+def test_other_signals_are_the_commands(sound: Service, name: str) -> None:
+    """A reload would end the watch instead."""
+    code = "import os, signal, sys, time; seen = os.environ['SEEN']\n"
+    code += "signal.signal(int(sys.argv[1]), lambda *_: open(seen, 'a').write('got'))\n"
+    code += "open(seen, 'a').write('ready')\nwhile True: time.sleep(0.05)"
+    base, _, plus = name.partition("+")
+    number = getattr(signal, f"SIG{base}") + int(plus or 0)
+    env = environment(sound.path, SEEN=str(sound.seen))
+    argv = [*sound.argv(), "--", sys.executable, "-c", code, str(number)]
+    with started(argv, env) as running:
+        sound.wait_for("ready")
+        running.send_signal(number)
+        sound.wait_for("got")
+        running.terminate()
+        assert finish(running).code == 143
+
+
+def test_the_command_gets_signals_as_from_a_shell(sound: Service) -> None:
+    """It could not be stopped: we block the signals that end us."""
+    with sound("exec grep -E 'SigBlk|SigIgn' /proc/self/status >$SEEN") as running:
+        assert finish(running).code == 0
+    blocked, ignored = (line.split()[1] for line in sound.said().splitlines())
+    assert int(blocked, 16) == 0
+    assert int(ignored, 16) & 0x7FFFFFFF == 0  # above are the C library's own
+
+
+def test_systemd_hears_us_and_not_the_command(path: Path, sound: Service) -> None:
+    """A service that says READY itself would be ready before it is up."""
+    with sound(
+        "echo ${NOTIFY_SOCKET-none} >$SEEN", env={"NOTIFY_SOCKET": str(path) + "-x"}
+    ) as running:
+        finish(running)
+    assert sound.said() == "none\n"
+
+
+@pytest.mark.promise(3)
+def test_a_lease_is_kept_only_while_its_holder_lives(
+    store: Store, booting: Service
+) -> None:
+    """A machine that dies while it boots would hold up all others for minutes."""
+    with booting("exec sleep 60", "--lease-timeout=1h") as running:
+        wait_until(lambda: HELD in keys(store))
+        (record,) = store.list(HELD).records
+        wait_until(lambda: store.time_left(record) <= WAITER_TTL - 4)
+        wait_until(lambda: store.time_left(record) > WAITER_TTL - 1)  # renewed
+        os.kill(running.pid, signal.SIGKILL)
+        assert store.time_left(record) <= WAITER_TTL
+
+
+@pytest.mark.promise(3)
+def test_the_lease_timeout_is_the_end_of_it(store: Store, booting: Service) -> None:
+    """A node that never comes up would hold up all others for ever."""
+    with booting("exec sleep 60", "--lease-timeout=1s") as running:
+        wait_until(lambda: HELD in keys(store))
+        begun = now()
+        wait_until(lambda: HELD not in keys(store))
+        assert now() - begun < 2
+        time.sleep(1)
+        assert running.poll() is None
+        running.terminate()
+        outcome = finish(running)
+    assert "the startup lease went before the service was up" in outcome.err
+
+
+def test_a_lost_lease_may_stop_the_command(store: Store, booting: Service) -> None:
+    """Two nodes would boot at once although the operator forbade it."""
+    options = ("--lease-timeout=1s", "--on-lease-lost=stop")
+    with booting("exec sleep 60", *options) as running:
+        outcome = finish(running)
+    assert outcome.code == 1
+    assert keys(store) == []
+
+
+def test_a_lease_that_is_taken_away_is_lost(
+    run: Run, store: Store, booting: Service
+) -> None:
+    """The command would go on booting beside the next one."""
+    with booting("exec sleep 60", "--on-lease-lost=stop") as running:
+        wait_until(lambda: HELD in keys(store))
+        wait_until(lambda: '"held"' in store.list(HELD).records[0].value)
+        argv = ("release-lease", "--label=es", "--service-id=es-1", "--force")
+        assert run(*argv).code == 0
+        assert finish(running).code == 1
+
+
+def test_no_turn_is_exit_1(run: Run, store: Store, sound: Service) -> None:
+    """The node would start beside the holder."""
+    assert acquire(run, "es-0").code == 0
+    with sound("echo started >$SEEN", "--acquire-timeout=300ms") as running:
+        outcome = finish(running)
+    assert outcome.code == 1
+    assert "lease not acquired within 0.3 s" in outcome.err
+    assert sound.said() == ""
+    assert keys(store) == ["es/lease/es-0"]
+
+
+def test_it_may_start_without_the_lease_but_never_as_the_first(
+    run: Run, store: Store, sound: Service
+) -> None:
+    """Two nodes would found a cluster each."""
+    assert acquire(run, "es-0").code == 0
+    options = ("--acquire-timeout=300ms", "--on-lease-timeout=start")
+    script = f"{SHOW} echo ${{SERVICE_MONITOR_LEASE_TOKEN-none}} >$SEEN"
+    with sound(script, *options) as running:
+        outcome = finish(running)
+    assert outcome.code == 0
+    assert "starting without the lease: label es: lease not acquired" in outcome.err
+    assert "\n0 \n" in outcome.err
+    assert sound.said() == "none\n"
+    assert keys(store) == ["es/lease/es-0"]
+
+
+def test_without_a_store_whom_to_join_is_not_known(
+    serve: Serve, sound: Service
+) -> None:
+    """An empty list would tell the node to found a cluster."""
+    store = f"--store=etcd://127.0.0.1:{serve(hanging).port}"
+    options = (store, "--acquire-timeout=300ms", "--on-lease-timeout=start")
+    with sound(f"{SHOW} echo started >$SEEN", *options) as running:
+        sound.wait_for("started")
+        running.terminate()
+        outcome = finish(running)
+    assert "\n0 unset\n" in outcome.err
+    assert "whom to join is not known, starting anyway" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([], "COMMAND... is missing: write it after --"),
+        (["/nowhere/x"], "COMMAND '/nowhere/x': there is no such program"),
+        (["/etc/passwd"], "COMMAND '/etc/passwd': there is no such program"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_before_it_queues(
+    run: Run, store: Store, booting: Service, command: list[str], message: str
+) -> None:
+    """A node would wait for its turn, and then fail."""
+    outcome = run(*booting.argv(), "--", *command)
+    assert outcome.code == 2
+    assert error_of(outcome) == message
+    assert keys(store) == []
+
+
+def test_what_the_kernel_refuses_frees_the_lease(
+    tmp_path: Path, store: Store, booting: Service
+) -> None:
+    """A start that failed would hold up the next node."""
+    broken = tmp_path / "broken"
+    broken.write_text("#!/nowhere/interpreter\n")
+    broken.chmod(0o755)
+    env = environment(booting.path)
+    with started([*booting.argv(), "--", str(broken)], env) as running:
+        outcome = finish(running)
+    assert outcome.code == 127
+    assert f"cannot start '{broken}': No such file or directory" in outcome.err
+    assert keys(store) == []
+
+
+def test_options_of_the_command_are_its_own(sound: Service) -> None:
+    """Its --label would change ours, or ours be looked for among its."""
+    argv = [*sound.argv(), "echo", "--label=x", "--", "-h"]
+    with started(argv, environment(sound.path)) as running:
+        outcome = finish(running)
+    assert (outcome.code, outcome.out) == (0, "--label=x -- -h\n")
+
+
+def test_an_end_in_an_outage_is_an_end(tmp_path: Path, booting: Service) -> None:
+    """A store that is away would keep a machine from going down."""
+    moved = tmp_path / "moved"
+    with booting("exec sleep 60") as running:
+        store = SqliteStore(str(booting.path), Stop())
+        wait_until(lambda: lease_prefix("es") + "es-1" in keys(store))
+        store.close()
+        booting.path.rename(moved)
+        booting.path.mkdir()
+        begun = now()
+        running.terminate()
+        assert finish(running).code == 143
+    assert now() - begun < HANG
