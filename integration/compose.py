@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from integration.etcd import LABELS, uninterrupted
 
 ROOT = images.ROOT
 TIMEOUT = 120.0  # seconds for one command, but for `build`
+LINES_TIMEOUT = 240.0  # seconds for all lines of a recipe
 
 
 class ComposeError(RuntimeError):
@@ -156,3 +158,39 @@ def build(file: Path) -> None:
     images.build_project()
     with Project(file) as project:
         project.run("build", timeout=images.STEP_TIMEOUT)
+
+
+def paste(page: str, heading: str) -> str:
+    """Run the lines under a heading of a recipe, as a user's shell would.
+
+    In a project of our own, which is removed at the end; returns the stdout.
+    """
+    text = (ROOT / "docs/recipes" / page).read_text()
+    (body,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.M)
+    lines = "\n".join(re.findall("^    (.*)", body, re.M))
+    # A test has no terminal.
+    for words, instead in (("exec ", "exec -T "), ("run --rm ", "run --rm -T ")):
+        lines = lines.replace(f"docker-compose {words}", f"docker-compose {instead}")
+    called = program() or ()
+    if len(called) > 1:
+        lines = f'docker-compose() {{ {shlex.join(called)} "$@"; }}\n{lines}'
+    directory = ROOT / re.findall("^cd (.*)", lines, re.M)[0]
+    name = f"service-monitor-test-{uuid.uuid4().hex[:8]}"
+    how: dict[str, Any] = {
+        "env": os.environ | {"COMPOSE_PROJECT_NAME": name},
+        "stdin": subprocess.DEVNULL,
+        "capture_output": True,
+        "text": True,
+        "start_new_session": True,
+    }
+    try:
+        command = ("bash", "-euxo", "pipefail", "-c", lines)
+        done = subprocess.run(command, cwd=ROOT, timeout=LINES_TIMEOUT, **how)
+    finally:
+        with uninterrupted():
+            for file in directory.glob("*.yml"):
+                away = ("down", "-v", "--remove-orphans", "-t", "0")
+                subprocess.run((*called, "-f", file, *away), cwd=directory, **how)
+    if done.returncode:
+        raise ComposeError(f"the lines of {page} failed:\n{done.stdout}{done.stderr}")
+    return str(done.stdout)
