@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from email.utils import formatdate
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -30,6 +31,8 @@ from service_monitor.stores.aws import Place, parse_place
 from service_monitor.stores.dynamodb import FAST, SLOW, SLOWEST, DynamoStore, interval
 from service_monitor.timing import now
 from tests.commands import Run
+from tests.conftest import Serve
+from tests.loopback import answering, status
 
 EPOCH = 1_800_000_000
 RECORD = Record("es/lease/a", "v", 3, 4)
@@ -53,8 +56,8 @@ COUNTER = {"n": {"N": "4"}, "last_label": {"S": "es"}, "last_key": {"S": "lease/
 class Service:
     """The answers that DynamoDB is going to give, in this order."""
 
-    def __init__(self, stop: Stop) -> None:
-        self.store = DynamoStore(Place("es", region="eu-central-1"), stop)
+    def __init__(self, stop: Stop, prefix: str = "") -> None:
+        self.store = DynamoStore(Place("es", prefix, "eu-central-1"), stop)
         self._client = self.store._aws._connect()
         self.stub = Stubber(self._client)
         self.stub.activate()
@@ -284,6 +287,61 @@ def test_answers_without_a_date_are_refused(service: Service) -> None:
         service.store.list("es/")
 
 
+def test_an_error_without_a_date_is_the_error_that_it_is(service: Service) -> None:
+    """The page of a gateway that is down would be taken for a clock that is missing."""
+    service.stub.add_client_error("query", "502", "Bad Gateway", 502)
+    service.gives("query", Items=[item()])
+    assert service.store.list("es/").records
+
+
+@pytest.mark.parametrize("body", [b"<html>Maintenance</html>", b"", b"[]"])
+@pytest.mark.parametrize(
+    "command", [("status",), ("release-lease", "--label=es"), ("init-store",)]
+)
+def test_the_success_of_another_server_is_no_answer(
+    run: Run,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    body: bytes,
+    command: tuple[str, ...],
+) -> None:
+    """A web server's page would be an empty queue, and a write that took place."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    headers = f"Date: {formatdate(EPOCH, usegmt=True)}", "Connection: close"
+    server = serve(answering(status("200 OK", *headers, body=body)))
+    url = f"dynamodb://table?region=eu-west-1&endpoint={server.url}"
+    code, out, err = run(*command, "--store", url)
+    assert (code, out, err.count("\n")) == (69, "", 1)
+    assert f"{server.url}: that is not DynamoDB, by its answer" in err
+
+
+def test_credentials_that_do_not_come_are_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A helper that hangs would hang `hosts`, and the start script with it."""
+    config = tmp_path / "config"
+    config.write_text("[default]\ncredential_process = sleep 3\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setattr("service_monitor.stores.aws.CALL_TIMEOUT", 0.3)
+    begun = now()
+    code, _, err = run("status", "--store=dynamodb://table?region=eu-west-1")
+    assert now() - begun < 2.5
+    assert (code, err.count("\n")) == (69, 1)
+
+
+def test_a_value_that_is_too_long_is_told(service: Service) -> None:
+    """Whoever publishes half a megabyte with --info would be told [None, None]."""
+    service.finds(None)
+    message = "Item size has exceeded the maximum allowed size"
+    service.cancels(FINE, {"Code": "ValidationError", "Message": message})
+    with pytest.raises(StoreRefused, match=f"CanceledException: {message}$"):
+        service.store.create("es/lease/a", "v", 15)
+    service.stub.add_response("update_item", {"ResponseMetadata": service._dated()})
+    service.finds(None)
+    service.store.list("es/lease/a")
+
+
 # "not now"
 
 
@@ -458,6 +516,33 @@ def test_a_listing_of_all_leaves_other_prefixes_alone(service: Service) -> None:
     assert [r.key for r in service.store.list("").records] == ["es/lease/a"]
 
 
+def test_a_listing_within_a_prefix_leaves_what_has_none_alone(
+    service: Service, stop: Stop
+) -> None:
+    """`status` of one team would show another team's queue as its own."""
+    team = Service(stop, "/team")
+    labels = "es", "#", "team/es", "team/#", "team/a/es"
+    found = [item(n) | {"label": {"S": n}} for n in labels]
+    team.gives("scan", Items=found)
+    assert [r.value for r in team.store.list("").records] == ["team/es"]
+
+
+@pytest.mark.parametrize("missing", ["value", "created", "dead_after"])
+def test_a_strangers_item_is_left_aside_or_told(service: Service, missing: str) -> None:
+    """One item put there by hand would end all commands of its label in a traceback."""
+    stranger = item()
+    del stranger[missing]
+    service.gives("query", Items=[item("ours"), stranger])
+    assert [r.value for r in service.store.list("es/").records] == ["ours"]
+    service.finds(stranger)
+    told = "label 'es' and key 'lease/a' is not what we write there: delete it"
+    with pytest.raises(StoreRefused, match=told):
+        service.store.list("es/lease/a")
+    service.finds({"label": {"S": "#"}, "key": {"S": "counter"}})
+    with pytest.raises(StoreRefused, match="label '#' and key 'counter' is not"):
+        service.store.create("es/lease/a", "v", 15)
+
+
 def test_a_write_without_an_answer_comes_to_nothing(service: Service) -> None:
     """A ticket would turn up after its owner has left: nobody would ever take it back.
 
@@ -479,6 +564,20 @@ def test_a_write_without_an_answer_comes_to_nothing(service: Service) -> None:
     }
     service.finds(None)  # and it is settled
     service.store.list("es/lease/a")
+
+
+def test_a_refused_write_may_have_an_earlier_try_under_way(service: Service) -> None:
+    """It would be carried out once the record in its way has gone: after we have."""
+    service.finds(COUNTER)
+    service.refuses("transact_write_items", "InternalServerError", status=500)
+    service.cancels(FINE, FAILED, FINE)  # its number is still free
+    service.finds(item("other"))
+    with pytest.raises(KeyExists):
+        service.store.create("es/lease/a", "v", 15)
+    service.gives("update_item")
+    service.finds(None)
+    service.store.list("es/lease/a")
+    assert service.asked[-2]["Key"] == {"label": {"S": "#"}, "key": {"S": "counter"}}
 
 
 def test_the_very_first_number_can_be_used_up_too(service: Service) -> None:
