@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from threading import Event
@@ -27,8 +27,9 @@ from service_monitor.errors import (
 )
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores import open_store
-from service_monitor.stores.aws import Place, parse_place
+from service_monitor.stores.aws import Aws, Place, parse_place
 from service_monitor.stores.dynamodb import FAST, SLOW, SLOWEST, DynamoStore, interval
+from service_monitor.stores.dynamodb_table import init_table
 from service_monitor.timing import now
 from tests.commands import Run
 from tests.conftest import Serve
@@ -696,6 +697,81 @@ def test_what_gets_on_ahead_is_looked_at_more_often(
 
 
 # the table
+
+KEYS = {"label": "HASH", "key": "RANGE"}
+ACTIVE: dict[str, Any] = {
+    "TableStatus": "ACTIVE",
+    "KeySchema": [{"AttributeName": n, "KeyType": kind} for n, kind in KEYS.items()],
+    "AttributeDefinitions": [{"AttributeName": n, "AttributeType": "S"} for n in KEYS],
+}
+DISABLED = {"TimeToLiveStatus": "DISABLED"}
+BY_LITTER = {"TimeToLiveStatus": "ENABLED", "AttributeName": "litter_after"}
+
+
+@pytest.fixture
+def init(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Give a function that makes the table of the service."""
+    monkeypatch.setattr(Aws, "_connect", lambda _: service._client)
+    monkeypatch.setattr("service_monitor.stores.dynamodb_table._LOOK", 0.0)
+    return lambda: init_table("dynamodb://nodes?region=eu-central-1", Stop())
+
+
+def test_a_table_that_another_one_makes_meanwhile_will_do(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """Of hosts that all run `init-store` at their first boot all but one would fail."""
+    service.refuses("describe_table", "ResourceNotFoundException")
+    service.refuses("create_table", "ResourceInUseException", "Table already exists")
+    service.gives("describe_table", Table=ACTIVE | {"TableStatus": "CREATING"})
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_time_to_live", TimeToLiveDescription=DISABLED)
+    service.refuses("update_time_to_live", "ValidationException", "already enabled")
+    service.gives("describe_time_to_live", TimeToLiveDescription=BY_LITTER)
+    assert len(init()) == 2
+
+
+def test_a_table_that_is_being_made_is_waited_for(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """The next line of a script would find no table."""
+    for state in "CREATING", "CREATING", "ACTIVE":
+        service.gives("describe_table", Table=ACTIVE | {"TableStatus": state})
+    service.gives("describe_time_to_live", TimeToLiveDescription=BY_LITTER)
+    assert init() == []
+
+
+def test_a_table_that_is_being_deleted_is_told(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """It would pass for ready, and be gone a moment later."""
+    service.gives("describe_table", Table=ACTIVE | {"TableStatus": "DELETING"})
+    with pytest.raises(StoreUnavailable, match="is being deleted"):
+        init()
+
+
+def test_a_time_to_live_by_something_else_is_told(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """Dead items would stay for ever, in a table that counts as ready."""
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_table", Table=ACTIVE)
+    other = BY_LITTER | {"AttributeName": "ends"}
+    service.gives("describe_time_to_live", TimeToLiveDescription=other)
+    with pytest.raises(StoreRefused, match="by ends, not litter_after"):
+        init()
+
+
+def test_a_refused_time_to_live_is_told(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """A missing right would pass for a table that is ready."""
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_time_to_live", TimeToLiveDescription=DISABLED)
+    service.refuses("update_time_to_live", "AccessDeniedException", "not authorized")
+    service.gives("describe_time_to_live", TimeToLiveDescription=DISABLED)
+    with pytest.raises(StoreRefused, match="not authorized"):
+        init()
 
 
 def test_init_store_of_other_stores_has_nothing_to_do(run: Run) -> None:
