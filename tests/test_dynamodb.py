@@ -6,6 +6,7 @@ The contract runs against a real server, in integration/test_dynamodb.py.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
+from integration.dynamodb import size_of
 from service_monitor.calls import Stop
 from service_monitor.errors import (
     ConfigError,
@@ -25,7 +27,9 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.records import Record, Snapshot
+from service_monitor.lease import LOOK_LATER, LOOK_NEXT, WAITER_TTL
+from service_monitor.records import Record, Snapshot, Ticket
+from service_monitor.session import RENEWALS
 from service_monitor.stores import open_store
 from service_monitor.stores.aws import Aws, Place, parse_place
 from service_monitor.stores.dynamodb import FAST, SLOW, SLOWEST, DynamoStore, interval
@@ -34,6 +38,7 @@ from service_monitor.timing import now
 from tests.commands import Run
 from tests.conftest import Serve
 from tests.loopback import answering, status
+from tests.test_docs import ROOT
 
 EPOCH = 1_800_000_000
 RECORD = Record("es/lease/a", "v", 3, 4)
@@ -645,6 +650,8 @@ def test_ends_are_written_wide(service: Service) -> None:
 
 # waiting
 
+ENDS = "alive_until", "dead_after", "litter_after"
+
 
 def queue(count: int) -> Snapshot:
     return Snapshot(tuple(Record(f"es/lease/{n}", "", n, n) for n in range(count)))
@@ -656,6 +663,29 @@ def test_who_is_next_looks_often_and_the_others_seldom() -> None:
     assert waits[:5] == [FAST, 2 * FAST, 4 * FAST, SLOW, SLOW]
     assert waits[-1] == SLOWEST
     assert sum(1 / wait for wait in waits if wait < 5) < 10
+
+
+def test_a_hundred_waiters_read_what_is_documented() -> None:
+    """The bill, and the throttling, would not be what docs/dynamodb.md says."""
+    snapshot = Snapshot(tuple(Record(f"es/lease/{n}", "", n, n) for n in range(101)))
+    looks = lists = 0.0
+    for place in range(1, 101):
+        patience = LOOK_NEXT if place == 1 else LOOK_LATER
+        every = interval(f"es/lease/{place - 1}", snapshot, patience)
+        looks += 1 / every if every < patience else 0
+        lists += 1 / patience
+    name = "ip-10-0-12-123.eu-central-1.compute.internal"
+    ticket = Ticket(name, "10.0.12.123", "waiting", "0" * 16, 240.0)
+    found = item(ticket.to_json()) | {"key": {"S": f"lease/{name}"}}
+    found |= {name: {"N": f"{EPOCH}.000000"} for name in ENDS}
+    units = -(-101 * size_of(found) // 4096)
+    page = (ROOT / "docs/dynamodb.md").read_text()
+    (row,) = re.findall(r"together, for a second \| (\d+) \| (\d+) \|", page)
+    assert looks + units * lists == pytest.approx(int(row[0]), rel=0.1)
+    assert int(row[1]) == 100 * RENEWALS / WAITER_TTL
+    assert f"one query, {units} units" in page
+    (told,) = re.findall(r"send (\d+) reads a second", page)
+    assert looks + lists == pytest.approx(int(told), rel=0.1)
 
 
 def test_waiting_for_a_whole_prefix_goes_by_the_patience() -> None:
