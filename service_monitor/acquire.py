@@ -29,7 +29,7 @@ def acquire(store: Store, request: Request, timeout: float, stop: Stop) -> Lease
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    contender, diary = Contender(store, request), _Diary(request)
+    contender, diary = Contender(store, request, check=stop.check), _Diary(request)
     try:
         stop.check()
         while True:
