@@ -147,7 +147,8 @@ def test_a_crashed_service_is_seen_again(sidecars: Project) -> None:
     """The sidecar of a restarted service would watch a network that is no more."""
     sidecars.until(one_of(sidecars, 3, *NODES), "one cluster of three", 60)
     restarted = sidecars.containers("node-2")[0]
-    subprocess.run(("docker", "restart", "-t", "0", restarted), check=True)
+    command = ("docker", "restart", "-t", "0", restarted)
+    subprocess.run(command, check=True, capture_output=True)
     sidecars.until(one_of(sidecars, 3, *NODES), "it rejoined", 60)
     hosts = ("hosts", "--label=demo", "--wait=3", "--timeout=30s")
     assert "node-2" in (sidecars.ask("watch-1", "service-monitor", *hosts) or "")
