@@ -24,7 +24,7 @@ from integration.etcd import LABELS, uninterrupted
 
 ROOT = images.ROOT
 TIMEOUT = 120.0  # seconds for one command, but for `build`
-LINES_TIMEOUT = 240.0  # seconds for all lines of a recipe
+LINES_TIMEOUT = 480.0  # seconds for all lines of a recipe
 
 
 class ComposeError(RuntimeError):

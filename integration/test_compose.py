@@ -162,6 +162,7 @@ def test_killed_with_their_sidecars_they_form_one_cluster(sidecars: Project) -> 
     sidecars.until(one_of(sidecars, 3, *NODES), "one cluster again", 90)
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_the_documented_lines() -> None:
     """A newcomer would paste a line that does not work, and go away."""
     said = paste("docker.md", "Compose")

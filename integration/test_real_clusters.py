@@ -19,7 +19,7 @@ from integration.compose import ROOT, Project, build, paste, program, started
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.real,
-    pytest.mark.timeout(300, func_only=True),
+    pytest.mark.timeout(600, func_only=True),
 ]
 
 # What `run` does, but for the one thing: it does not wait for its turn.
