@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from subprocess import Popen
 
@@ -177,6 +177,30 @@ def test_who_does_not_stop_is_killed(store: Store, sound: Service) -> None:
     wait_until(lambda: not grandchild.exists() or " Z " in grandchild.read_text())
 
 
+def test_what_holds_us_up_does_not_save_the_command(
+    store: Store, sound: Service
+) -> None:
+    """With a log that nobody reads it would run on, unwatched, when we are gone."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 65536)
+    os.set_blocking(writing, True)
+    argv = ["--log-level=warning", "--drain=10ms", "--stop-timeout=10ms"]
+    script = "trap '' TERM; echo $$ >$SEEN; while :; do sleep 0.1; done"
+    env = environment(sound.path, SEEN=str(sound.seen))
+    command = [*sound.argv(*argv), "--", "sh", "-c", script]
+    with started(command, env, stderr=writing) as running:
+        wait_until(lambda: is_up(store, UP))
+        running.terminate()
+        assert running.wait(HANG) == 143
+    child = Path(f"/proc/{sound.said().strip()}/stat")
+    wait_until(lambda: not child.exists() or " Z " in child.read_text())
+    os.close(reading)
+    os.close(writing)
+
+
 def test_a_second_signal_cuts_the_drain_short(store: Store, sound: Service) -> None:
     """Who is in a hurry would have to use SIGKILL, which leaves the record."""
     with sound("exec sleep 60", "--drain=1h") as running:
@@ -271,6 +295,21 @@ def test_a_lease_that_is_taken_away_is_lost(
         argv = ("release-lease", "--label=es", "--service-id=es-1", "--force")
         assert run(*argv).code == 0
         assert finish(running).code == 1
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost(
+    tmp_path: Path, store: Store, booting: Service
+) -> None:
+    """A node that is cut off would boot beside the next one."""
+    options = ("--on-lease-lost=stop", "--lease-timeout=3s")
+    with booting("exec sleep 60", *options) as running:
+        wait_until(lambda: HELD in keys(store))
+        wait_until(lambda: '"held"' in store.list(HELD).records[0].value)
+        booting.path.rename(tmp_path / "moved")
+        booting.path.mkdir()
+        outcome = finish(running)
+    assert outcome.code == 1
+    assert "went before the service was up (connection refused): not re" in outcome.err
 
 
 def test_no_turn_is_exit_1(run: Run, store: Store, sound: Service) -> None:
