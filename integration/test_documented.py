@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,8 +112,13 @@ def test_the_docker_recipe(shell: Shell) -> None:
     said = shell(parts["One container for a node"])
     assert re.search(r"^\d+\.\d+\.\d+\.\d+$", said, re.MULTILINE), said
     said = shell(parts["A sidecar"])
-    assert re.search(r"^es +es-1 +\d+\.\d+\.\d+\.\d+ +(up|down)", said, re.MULTILINE)
     assert "es-2" not in said  # deregistered by `docker stop`
+    ask = parts["A sidecar"].strip().splitlines()[-1]
+    assert ask.endswith(" status")
+    deadline = time.monotonic() + 30
+    while not re.search(r"^es +es-1 +\d+\.\d+\.\d+\.\d+ +(up|down)", said, re.M):
+        assert time.monotonic() < deadline, said  # the watch in the background is slow
+        said = shell(ask)
 
 
 def test_the_docker_lines_of_the_readme(shell: Shell) -> None:

@@ -46,8 +46,8 @@ def _obey(stop: Stop) -> None:
     received = signal.sigwait(_ENDING)
     stop.request(received)
     # That long it takes only for what is not ours: a full pipe, a disk.
-    deadline = time.monotonic() + stop.patience
-    while (left := deadline - time.monotonic()) > 0:
+    begun = time.monotonic()
+    while (left := begun + stop.patience - time.monotonic()) > 0:
         if again := signal.sigtimedwait(_ENDING, left):
             stop.request(again.si_signo)
     stop.last_act()

@@ -37,6 +37,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.signals = 0
         self.patience = STOP_GRACE + 1
         """Seconds after a signal until the process is ended by force."""
         self.last_act: Callable[[], None] = lambda: None
@@ -49,6 +50,7 @@ class Stop:
     def request(self, signal: int | None = None) -> None:
         """Ask for the end; the first request counts, later ones change nothing."""
         with self._lock:
+            self.signals += signal is not None
             if self._at is None:
                 self.signal, self._at = signal, now()
             for waker in self._wakers:

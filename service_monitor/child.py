@@ -3,11 +3,14 @@ reaped, and stopped with all that it started."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from service_monitor.calls import Stop
 from service_monitor.errors import CannotStart
@@ -29,17 +32,18 @@ _POLL = 0.05
 
 
 class Child:
-    """A running command; its exit calls `ended`, from a thread."""
+    """A running command; its exit calls `ended` with the code, from a thread."""
 
     def __init__(
         self,
         argv: tuple[str, ...],
         environ: Mapping[str, str],
-        ended: Callable[[], None],
+        ended: Callable[[int], None],
     ) -> None:
         self._ended = ended
         self._code: int | None = None
         self._name = argv[0]
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no exit could be seen
         try:
             # As if started by a shell: Python ignores two signals, we block two more.
             self._pid = os.posix_spawnp(
@@ -54,7 +58,13 @@ class Child:
             raise CannotStart(argv[0], error) from error
         for number in FORWARDED:
             signal.signal(number, lambda received, _: self.send(received))
-        threading.Thread(target=self._reap, daemon=True).start()
+        try:
+            threading.Thread(target=self._reap, daemon=True).start()
+        except RuntimeError as error:  # at the limit of processes
+            self.send(signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            failure = OSError(errno.EAGAIN, str(error))
+            raise CannotStart(argv[0], failure) from error
 
     @property
     def code(self) -> int | None:
@@ -98,25 +108,23 @@ class Child:
         return self._gone()
 
     def _gone(self) -> bool:
+        """Tell whether nothing of its group runs; a zombie is for somebody to reap."""
         if self._code is None:
             return False
-        try:
-            os.killpg(self._pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has just ended
+                state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self._pid and state not in "ZX":
+                    return False
+        return True
 
     def _reap(self) -> None:
         """Collect its exit; as PID 1 that of every orphan too, as nobody else does."""
         whom = -1 if os.getpid() == 1 else self._pid
-        while True:
-            try:
+        with suppress(ChildProcessError):
+            while True:
                 pid, status = os.waitpid(whom, 0)
-            except ChildProcessError:
-                return
-            if pid == self._pid:
-                code = os.waitstatus_to_exitcode(status)
-                self._code = 128 - code if code < 0 else code
-                self._ended()
+                if pid == self._pid:
+                    code = os.waitstatus_to_exitcode(status)
+                    self._code = 128 - code if code < 0 else code
+                    self._ended(self._code)

@@ -187,13 +187,13 @@ def _watching(
     """Check what there is to watch; return what watches it once the store is open."""
     from service_monitor.probe import Target, new_probe
     from service_monitor.registry import Service
-    from service_monitor.watcher import Rhythm, Watcher
+    from service_monitor.watcher import STEP, Rhythm, Watcher
 
     interval, timeout, ttl = _rhythm(**given)
-    if notifier.watchdog and notifier.watchdog < ttl:
+    if notifier.watchdog is not None and notifier.watchdog < max(ttl, STEP):
         raise ConfigError(
             f"WatchdogSec of the unit is {format_duration(notifier.watchdog)}, and a "
-            f"round may take --ttl {format_duration(ttl)}: make it that or more"
+            f"step may take {format_duration(max(ttl, STEP))}: make it that or more"
         )
     url, ca, insecure = given["monitor_url"], given["ca"], given["insecure"]
     if ca and insecure:

@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 WAITER_TTL = 15.0
 """Seconds after which a dead waiter no longer blocks the queue."""
 
+HOLDER_TTL = 30.0
+"""Seconds that a lease lives which its holder renews, as `run` does: long enough for a
+store that restarts, and for a dead machine not to hold up the others for long."""
+
 LOOK_NEXT, LOOK_LATER = 1.0, 5.0
 """Seconds between two looks if no wake-up comes: of the next in line, as many as there
 are slots, and of the others."""
@@ -99,7 +103,7 @@ class Request:
     @property
     def ttl(self) -> float:
         """Return the seconds that the lease lives if nobody renews it."""
-        return min(WAITER_TTL, self.lease_timeout) if self.stays else self.lease_timeout
+        return min(HOLDER_TTL, self.lease_timeout) if self.stays else self.lease_timeout
 
 
 class Contender:
@@ -186,7 +190,12 @@ class Contender:
             self._lost(mine)
         self._joined = True
         if mine is not None and mine.ticket.held:
-            return self._take_again(mine, queue)
+            if not (self._request.stays and queue.waiters):
+                return self._take_again(mine, queue)
+            # It may not be made longer, and what it has left is not enough to boot.
+            log.info("others wait: giving back what was left of a lease, queueing anew")
+            self._store.delete(mine.record)
+            mine = None
         value = self._ticket("waiting")
         if mine is not None:
             record = self._store.update(mine.record, value, WAITER_TTL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 QUEUED_FOR = 30.0
 """Seconds by which each look at the queue extends systemd's start timeout: several
 looks, each with a call that may take its whole timeout."""
+
+
+_USEC = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Notifier:
@@ -34,7 +38,7 @@ class Notifier:
         self.watchdog: float | None = None
         if environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             limit = environ.get("WATCHDOG_USEC", "")
-            self.watchdog = int(limit) / 1e6 if limit.isdecimal() else None
+            self.watchdog = int(limit) / 1e6 if _USEC.fullmatch(limit) else None
 
     def status(self, text: str) -> None:
         """Set the line that `systemctl status` shows."""
@@ -68,7 +72,8 @@ class Notifier:
         if self._heartbeat is not None:
             until = time.time() + seconds
             try:
-                os.close(os.open(self._heartbeat, os.O_WRONLY | os.O_CREAT, 0o644))
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK  # a pipe must not hang
+                os.close(os.open(self._heartbeat, flags, 0o644))
                 os.utime(self._heartbeat, (until, until))
             except OSError as error:
                 self._complain(self._heartbeat, error)
@@ -90,5 +95,5 @@ class Notifier:
 
     def _complain(self, name: str, error: OSError) -> None:
         if name not in self._broken:
-            log.warning("cannot report to %s: %s", name, error.strerror)
+            log.warning("cannot report to %s: %s", name, error.strerror or error)
         self._broken.add(name)

@@ -6,6 +6,9 @@ import logging
 import math
 import os
 import signal
+import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from service_monitor.acquire import acquire
@@ -32,6 +35,8 @@ HOSTS = "SERVICE_MONITOR_HOSTS"
 TOKEN = "SERVICE_MONITOR_LEASE_TOKEN"
 FIRST = "SERVICE_MONITOR_FIRST"
 
+_POLL = 0.05
+"""Seconds between two looks whether the command has ended while it drains."""
 _RETRY = 1.0
 """Seconds between two tries to read whom to join."""
 _OURS = (HOSTS, TOKEN, FIRST, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
@@ -115,8 +120,10 @@ class Runner:
         return lease
 
     def _start(self, lease: Lease | None) -> Child:
-        if lease:
+        try:
             self._watcher.hold(lease, self._lose)
+        except StoreError as error:
+            raise LeaseLost(f"label {self._request.label}: {error}") from error
         self._notifier.extend(self._request.lease_timeout)
         hosts = self._others(lease)
         environ = {k: v for k, v in os.environ.items() if k not in _OURS}
@@ -131,11 +138,24 @@ class Runner:
         plan = self._plan
         whom = "unknown" if hosts is None else ", ".join(hosts) or "nobody"
         log.info("starting %s; to join: %s", plan.command[0], whom)
-        child = Child(plan.command, environ, self._stop.request)
+        # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
-        self._stop.last_act = lambda: child.send(signal.SIGKILL)
         self._stop.patience = plan.drain + plan.stop_timeout + ours
+        child = Child(plan.command, environ, self._ended)
+        self._stop.last_act = lambda: child.send(signal.SIGKILL)
         return child
+
+    def _ended(self, code: int) -> None:
+        """End the rest, and this process if that takes too long: a full log, a disk."""
+        self._stop.request()
+
+        def end() -> None:
+            time.sleep(self._stop.patience)
+            self._stop.last_act()
+            os._exit(code)
+
+        with suppress(RuntimeError):  # no thread for it
+            threading.Thread(target=end, daemon=True).start()
 
     def _others(self, lease: Lease | None) -> list[str] | None:
         """Return the hosts that are up, but for an earlier life of this service.
@@ -168,21 +188,25 @@ class Runner:
         )
 
     def _lose(self) -> None:
-        if self._plan.stop_if_lost:
+        if self._plan.stop_if_lost and not self._stop.requested:
             self._lost = True
             self._stop.request()
 
     def _end(self, child: Child) -> None:
         """Stop the command and all it started; deregistered it is already."""
-        received, plan = self._stop.signal, self._plan
-        self._stop.resume()
+        stop, plan = self._stop, self._plan
+        hurried = stop.signals > 1
+        stop.resume()
         self._notifier.stopping()
-        self._notifier.extend(self._stop.patience)
-        if received and self._watcher.was_up and child.code is None:
-            child.wait(plan.drain, self._stop)
+        self._notifier.extend(stop.patience)
+        if stop.signal and self._watcher.was_up and not hurried:
+            until = now() + plan.drain
+            while child.code is None and not stop.requested and now() < until:
+                stop.wait(min(_POLL, until - now()))
+            stop.resume()  # a second signal ends the drain
         if child.code is None:
             log.info("stopping %s", plan.command[0])
-        child.stop(received or signal.SIGTERM, plan.stop_timeout, self._stop)
+        child.stop(stop.signal or signal.SIGTERM, plan.stop_timeout, stop)
         log.info("%s ended with exit code %s", plan.command[0], child.code)
 
     def _give_back(self, lease: Lease | None) -> None:

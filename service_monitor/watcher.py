@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import Conflict, Stopped, StoreError
 from service_monitor.health import Health
-from service_monitor.lease import WAITER_TTL, Lease
+from service_monitor.lease import HOLDER_TTL, Lease
 from service_monitor.notify import Notifier
 from service_monitor.probe import Probe
 from service_monitor.records import Record, Snapshot, Ticket, lease_prefix, nonce_of
 from service_monitor.registry import Publisher, Service
 from service_monitor.session import Session
-from service_monitor.stores import Store
+from service_monitor.stores import CALL_TIMEOUT, Store
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ STARTUP_INTERVAL = 0.25
 
 STORE_RETRY = 1.0
 """Seconds between two rounds while the store does not serve us."""
+STEP = 4 * CALL_TIMEOUT
+"""Seconds that the longest step of a round takes: four calls to a store that hangs."""
 _PACE = 0.05
 """Seconds between two rounds at the least, whatever wakes us."""
 
@@ -95,7 +97,7 @@ class Watcher:
         notifier: Notifier | None = None,
     ) -> None:
         self.was_up = False
-        """Whether it was up, and published as such, at any time."""
+        """Whether it was up at any time."""
         self._store = store
         self.service = service
         self._rhythm = rhythm
@@ -103,6 +105,8 @@ class Watcher:
         self._stop = stop
         self._notifier = notifier or Notifier()
         self._lease: Session | None = None
+        self._nonce: str | None = None  # of the one acquisition that is ours
+        self._ending = False
         self._on_lost: Callable[[], None] = lambda: None
         self._health = Health(rhythm.rise, rhythm.fall)
         self._turn = Turn(rhythm.rise)
@@ -118,18 +122,22 @@ class Watcher:
         """Tell whether the startup lease was seen, and not seen to go."""
         return self._turn.seen is not None
 
-    def hold(self, lease: Lease, on_lost: Callable[[], None]) -> None:
-        """Keep the startup lease alive: while rounds are made, as long as it may last.
+    def hold(self, lease: Lease | None, on_lost: Callable[[], None]) -> None:
+        """Keep this startup lease alive: while rounds are made, as long as it may last.
 
-        Probes that begin from now on count for its release. `on_lost` is called when it
-        goes before the service was up.
+        Probes that begin from now on count for its release, and no other acquisition's:
+        that is of another process. `on_lost` is called when it goes before the service
+        was up. Raises `StoreUnavailable` where there is no thread for it.
         """
+        self._nonce = nonce_of(lease.record.value) if lease else ""
+        if lease is None:
+            return
         self._turn.look(lease.record)
         self._on_lost = on_lost
         self._lease = Session(
             self._store,
             lease.record,
-            WAITER_TTL,
+            HOLDER_TTL,
             self._vouch,
             deadline=lease.deadline,
             until=max(lease.deadline, lease.until),
@@ -157,6 +165,7 @@ class Watcher:
         except Stopped:
             pass
         finally:
+            self._ending = True
             self._withdraw()
 
     def round(self) -> None:
@@ -168,10 +177,12 @@ class Watcher:
         self._alive()
         if self._health.observe(*result) or not self._said:
             self._say()
+        if self._health.up and not self.was_up:
+            self.was_up = True
+            self._notifier.ready()
         self._turn.observe(result.ok)
         try:
             if self._publisher.reconcile(self._health) and self._health.up:
-                self._report_ready()
                 self._release()
             self._serving()
         except StoreError as error:
@@ -195,8 +206,10 @@ class Watcher:
             if self.lapsed and not self._health.up:
                 self._lost(f"not renewed in time: {error}")
             return False
-        records = self._snapshot.records
-        new = self._turn.look(records[0] if records else None)
+        found = next(iter(self._snapshot.records), None)
+        if found and self._nonce is not None and nonce_of(found.value) != self._nonce:
+            found = None
+        new = self._turn.look(found)
         if new:
             self.let_go()  # another one's
             log.info("this service holds the startup lease; released once it is up")
@@ -204,7 +217,8 @@ class Watcher:
             if given_back:  # only the reply was lost
                 self._released(since)
             else:
-                self._lost(_life(before, now() - since))
+                late = "not renewed in time: was this process paused, or the store away"
+                self._lost(late if self.lapsed else _life(before, now() - since))
         return new
 
     def _lost(self, why: str) -> None:
@@ -253,11 +267,11 @@ class Watcher:
 
     def _vouch(self) -> bool:
         """Tell whether the rounds go on: not if one has stalled for a whole ttl."""
-        return now() - self._beat < self.service.ttl
+        return self._ending or now() - self._beat < self.service.ttl
 
     def _alive(self) -> None:
         self._beat = now()
-        self._notifier.beat(self.service.ttl)
+        self._notifier.beat(max(self.service.ttl, STEP))
 
     def _say(self) -> None:
         level = logging.INFO if self._health.up else logging.WARNING
@@ -272,11 +286,6 @@ class Watcher:
         )
         self._notifier.status(f"{state}: {self._health.reason}")
         self._said = True
-
-    def _report_ready(self) -> None:
-        if not self.was_up:
-            self._notifier.ready()
-        self.was_up = True
 
     def _serving(self) -> None:
         if self._trouble:

@@ -453,3 +453,21 @@ def test_release_spares_a_waiter_unless_forced(
     assert release(store, "es", "a") is False
     assert release(store, "es", "a", force=True) is True
     assert [t.service_id for t in tickets(store)] == ["x"]
+
+
+def test_a_holder_that_stays_queues_anew_while_others_wait(
+    store: SqliteStore,
+) -> None:
+    """What a killed `run` has left of its lease would end while the next one boots."""
+    mine = Request("es", "a", "h", stays=True)
+    first = Contender(store, mine).step()
+    assert isinstance(first, Lease)
+    assert first.deadline < first.until
+    alone = Contender(store, mine).step()
+    assert isinstance(alone, Lease)
+    other = Contender(store, Request("es", "b", "h"))
+    assert isinstance(other.step(), Waiting)
+    again = Contender(store, mine)
+    assert isinstance(again.step(), Waiting)
+    assert isinstance(other.step(), Lease)
+    again.leave()

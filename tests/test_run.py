@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from subprocess import Popen
 import pytest
 
 from service_monitor.calls import Stop
-from service_monitor.lease import WAITER_TTL
+from service_monitor.lease import HOLDER_TTL
 from service_monitor.records import lease_prefix
 from service_monitor.stores import Store
 from service_monitor.stores.sqlite import SqliteStore
@@ -125,7 +126,7 @@ def test_its_exit_code_is_the_commands(
     begun = now()
     with booting(script) as running:
         assert finish(running).code == code
-    assert now() - begun < WAITER_TTL  # the lease did not lapse: it was given back
+    assert now() - begun < HOLDER_TTL  # the lease did not lapse: it was given back
     assert keys(store) == []
 
 
@@ -211,6 +212,44 @@ def test_a_second_signal_cuts_the_drain_short(store: Store, sound: Service) -> N
         assert finish(running).code == 128 + signal.SIGINT
 
 
+def test_a_second_signal_is_not_ignored_with_the_first(
+    store: Store, sound: Service
+) -> None:
+    """A drain of an hour could only be cut short with SIGKILL."""
+    script = "trap '' TERM; while :; do sleep 0.1; done"
+    with sound(script, "--drain=1h", "--stop-timeout=200ms") as running:
+        wait_until(lambda: is_up(store, UP))
+        running.terminate()
+        wait_until(lambda: keys(store) == [])
+        running.terminate()
+        assert finish(running).code == 137
+
+
+def test_its_end_is_seen_where_sigchld_is_ignored(booting: Service) -> None:
+    """Some parents pass that on: a dead command would hold the lease to its end."""
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    code += "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
+    argv = ["service_monitor", *booting.argv(), "--", "sh", "-c", "exit 3"]
+    env = environment(booting.path)
+    done = subprocess.run([sys.executable, "-c", code, *argv], env=env, timeout=HANG)
+    assert done.returncode == 3
+
+
+def test_a_run_that_is_up_leaves_the_lease_of_the_next_alone(
+    run: Run, store: Store, sound: Service, path: Path
+) -> None:
+    """Where redeploys overlap, the new start would lose its turn to the old one."""
+    with sound("exec sleep 60") as old:
+        wait_until(lambda: is_up(store, UP))
+        wait_until(lambda: HELD not in keys(store))
+        assert acquire(run, "es-1").code == 0
+        time.sleep(1)
+        assert HELD in keys(store)
+        old.terminate()
+        assert "this service holds the startup lease" not in finish(old).err
+    assert keys(store) == [HELD]
+
+
 @pytest.mark.parametrize("name", ["HUP", "USR1", "QUIT", "RTMIN+1"])
 def test_other_signals_are_the_commands(sound: Service, name: str) -> None:
     """A reload would end the watch instead."""
@@ -255,10 +294,10 @@ def test_a_lease_is_kept_only_while_its_holder_lives(
     with booting("exec sleep 60", "--lease-timeout=1h") as running:
         wait_until(lambda: HELD in keys(store))
         (record,) = store.list(HELD).records
-        wait_until(lambda: store.time_left(record) <= WAITER_TTL - 4)
-        wait_until(lambda: store.time_left(record) > WAITER_TTL - 1)  # renewed
+        wait_until(lambda: store.time_left(record) <= HOLDER_TTL - 8)
+        wait_until(lambda: store.time_left(record) > HOLDER_TTL - 1)  # renewed
         os.kill(running.pid, signal.SIGKILL)
-        assert store.time_left(record) <= WAITER_TTL
+        assert store.time_left(record) <= HOLDER_TTL
 
 
 @pytest.mark.promise(3)
