@@ -38,7 +38,11 @@ RUN printf '%s\n' \
     'for m in pkgutil.walk_packages(package.__path__, "service_monitor."):' \
     '    importlib.import_module(m.name)' \
   | python -
-ENV PYTHONDONTWRITEBYTECODE=1
+# A watch, a run or a waiter whose rounds stall is unhealthy: the file's time is when the
+# next sign of life is due. /dev/shm can be written with a read-only root file system.
+ENV PYTHONDONTWRITEBYTECODE=1 SERVICE_MONITOR_HEARTBEAT_FILE=/dev/shm/service-monitor
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD find "$SERVICE_MONITOR_HEARTBEAT_FILE" -newermt now | grep -q .
 USER 65532:65532
 ENTRYPOINT ["service-monitor"]
 CMD ["--help"]

@@ -35,6 +35,12 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL when a cluster is closed
 _SETPRIV = shutil.which("setpriv")
 GUARD = (_SETPRIV, "--pdeathsig", "KILL", "--") if _SETPRIV else ()
 
+# What `run` starts: it says what it was told, and becomes the service.
+SERVICE = (
+    'echo "granted $SERVICE_MONITOR_LEASE_TOKEN $SERVICE_MONITOR_HOSTS"; '
+    'exec "$@" "$SERVICE_MONITOR_HOSTS"'
+)
+
 
 class ClusterError(Exception):
     """A node failed, or what was waited for did not happen in time."""
@@ -132,14 +138,15 @@ class Node:
         cluster = self.cluster
         try:
             self.record("queued")
+            if cluster.by_run:
+                self._follow(self.spawn("service", self.run_command()))
+                return
             if cluster.lease:
                 token = self._output("acquire-lease", self.acquire_command())
                 self.record("granted", token)
             hosts = self._output("hosts", cluster.command("hosts"))
-            self.seeds = [host for host in hosts.split(",") if host]
-            self.record("hosts", hosts)
-            service = self.spawn("service", self.service_command(hosts))
-            self.record("started")
+            service = self.spawn("service", [*self.service_command(), hosts])
+            self._started(hosts)
             self.spawn("watch", self.watch_command(), piped=False)
             self._follow(service)
         except ClusterError as error:
@@ -163,11 +170,19 @@ class Node:
                 match line.split():
                     case ["ready"]:
                         self.record("healthy")
+                    case ["granted", token, *hosts]:
+                        self.record("granted", token)
+                        self._started("".join(hosts))
                     case [("joined" | "elected") as kind, uuid, *_]:
                         self.record(kind, uuid)
                 log.write(f"{line}\n")
                 log.flush()
         self.record("stopped", f"service {ending(service.wait())}")
+
+    def _started(self, hosts: str) -> None:
+        self.seeds = [host for host in hosts.split(",") if host]
+        self.record("hosts", hosts)
+        self.record("started")
 
     def record(self, kind: str, detail: str = "") -> None:
         self.cluster.record(Event(time.monotonic(), self.name, kind, detail))
@@ -180,12 +195,23 @@ class Node:
             *cluster.acquire_options,
         ]
 
-    def service_command(self, seeds: str) -> list[str]:
+    def service_command(self) -> list[str]:
+        """Give the command line of the service; whom to ask has to follow."""
         return [
             *(sys.executable, fake_elasticsearch.__file__, "--name", self.name),
             *("--host", self.host, "--port", str(self.cluster.port)),
-            *("--seed-hosts", seeds, "--startup-time", str(self.boot)),
-            *("--seed", str(self.cluster.seed)),
+            *("--startup-time", str(self.boot), "--seed", str(self.cluster.seed)),
+            "--seed-hosts",
+        ]
+
+    def run_command(self) -> list[str]:
+        cluster = self.cluster
+        return [
+            *cluster.command("run", "--service-id", self.name, "--host", self.host),
+            *("--monitor-url", f"http://{self.address}/"),
+            *("--slots", str(cluster.slots), *cluster.acquire_options),
+            *(*cluster.watch_options, "--", "sh", "-c", SERVICE, "sh"),
+            *self.service_command(),
         ]
 
     def watch_command(self) -> list[str]:
@@ -207,6 +233,7 @@ class Cluster:
         label: str,
         directory: Path,
         lease: bool = True,
+        by_run: bool = False,
         slots: int = 1,
         boot: tuple[float, float] = (2.0, 4.0),
         seed: int = 0,
@@ -218,6 +245,7 @@ class Cluster:
         self.label = label
         self.directory = directory
         self.lease = lease
+        self.by_run = by_run and lease
         self.slots = slots
         self.seed = seed
         self.acquire_options = tuple(acquire_options)

@@ -14,14 +14,19 @@ import pytest
 import requests
 
 from integration import images
+from integration.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
 from integration.etcd import LABELS, Etcd, docker_available, start_etcd, uninterrupted
+from service_monitor.calls import Stop
+from service_monitor.stores import Store, open_store
+from tests.store_contract import MakeStore
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
 REQUIRED = os.environ.get("REQUIRE_DOCKER") == "1"
 NEEDS_ROOT = "needs root"
-"""Begins the reason of a skip that an engine is no help against."""
+EXCUSES = (NEEDS_ROOT, ELSEWHERE)
+"""One is in the reason of a skip that an engine is no help against."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,7 +80,8 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
 
 def _no_skips() -> Generator[None, Any, Any]:
     report = yield
-    excused = hasattr(report, "wasxfail") or NEEDS_ROOT in str(report.longrepr)
+    excused = any(excuse in str(report.longrepr) for excuse in EXCUSES)
+    excused = excused or hasattr(report, "wasxfail")
     if REQUIRED and report.skipped and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped, which REQUIRE_DOCKER=1 forbids: {report.longrepr}"
@@ -95,6 +101,29 @@ def fresh_etcd() -> Iterator[Etcd]:
     """Give a server of the test's own, to stop, pause or restart."""
     with start_etcd(prefer="docker" if REQUIRED else None) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def dynamodb() -> Iterator[DynamoDB]:
+    """Give a server whose faults, meter and log are ours."""
+    if os.environ.get(ELSEWHERE):
+        pytest.skip(f"needs a server of ours, and {ELSEWHERE} names another one")
+    with start_dynamodb() as server:
+        yield server
+
+
+@pytest.fixture
+def make_store(url: str) -> Iterator[MakeStore]:
+    """Open stores at the `url` that the module gives; they end with the test."""
+    opened: list[Store] = []
+
+    def make(stop: Stop | None = None) -> Store:
+        opened.append(open_store(url, stop or Stop(), {}))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ log of all changes, which is the truth for the history checker.
     with start_dynamodb() as server:
         open_store(server.make_table(), Stop())
 
-`SERVICE_MONITOR_TEST_DYNAMODB=dynamodb://...` makes the contract suite use that one
-instead, another emulator or AWS itself; the table is made if it is not there.
+`SERVICE_MONITOR_TEST_DYNAMODB=dynamodb://...` makes the tests use that one instead,
+another emulator or AWS itself; each has a prefix of its own in that table, which is
+made if it is not there. What strikes, meters or reads the log needs ours, and skips.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from integration.faults.proxy import Proxy
 from service_monitor.calls import Stop
+from service_monitor.stores.aws import Place, parse_place
 from service_monitor.stores.dynamodb_table import init_table
 from service_monitor.timing import now
 
@@ -98,6 +101,23 @@ class DynamoDB:
             yield
         finally:
             self.control("faults")
+
+
+def elsewhere() -> str | None:
+    """Give the URL of an empty store where the environment says, if it does."""
+    named = os.environ.get(ELSEWHERE)
+    if not named:
+        return None
+    init_table(named, Stop())
+    place = parse_place(named)
+    return url_of(replace(place, prefix=f"{place.prefix}/t-{uuid.uuid4().hex[:12]}"))
+
+
+def url_of(place: Place) -> str:
+    """Write a place as `parse_place` reads it."""
+    named = asdict(place)
+    where = f"dynamodb://{named.pop('table')}{named.pop('prefix')}"
+    return f"{where}?{urlencode({k: v for k, v in named.items() if v})}"
 
 
 @contextmanager
@@ -338,12 +358,12 @@ class Server:
         if operation in WRITES:
             twice = 2 if operation == "TransactWriteItems" else 1
             for old, new in itertools.zip_longest(before, after):
-                size = max(_size(old), _size(new), 1)
+                size = max(size_of(old), size_of(new), 1)
                 self._units["write"] += twice * -(-size // 1024)
         elif operation in ("GetItem", "Query", "Scan"):
             answer = json.loads(text)
             items = answer.get("Items", [answer.get("Item")])
-            size = max(sum(map(_size, items)), 1)
+            size = max(sum(map(size_of, items)), 1)
             self._units["read"] += -(-size // 4096)
 
     def _give(
@@ -392,7 +412,7 @@ def _addresses(
         yield said["TableName"], said.get("Key") or said["Item"]
 
 
-def _size(item: dict[str, Any] | None) -> int:
+def size_of(item: dict[str, Any] | None) -> int:
     """Give an item's size as DynamoDB counts it: names, text, and digits by twos."""
     size = 0
     for name, typed in (item or {}).items():

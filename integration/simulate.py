@@ -256,6 +256,7 @@ def report_path(
     "--nodes", type=click.IntRange(1, 250), default=5, show_default=True, metavar="N"
 )
 @click.option("--no-lease", is_flag=True, help="Only the run without the lease.")
+@click.option("--by-run", is_flag=True, help="Nodes start by `run`.")
 @click.option(
     "--slots",
     type=click.IntRange(1),
@@ -283,6 +284,7 @@ def report_path(
 def command(
     nodes: int,
     no_lease: bool,
+    by_run: bool,
     slots: int,
     store: str | None,
     seed: int,
@@ -292,7 +294,7 @@ def command(
     """Boot ElasticSearch-like nodes at the same moment, without and with the lease.
 
     Every node is a handful of real processes: acquire-lease, hosts, a fake
-    ElasticSearch that boots for 2 to 4 seconds, and watch.
+    ElasticSearch that boots for 2 to 4 seconds, and watch; or one run around it.
 
     Exits with 0; 1 if more than one cluster formed with the lease on or a node failed;
     2 on bad usage; 69 if there is no store.
@@ -307,6 +309,7 @@ def command(
                 settings = {
                     "count": nodes,
                     "lease": lease,
+                    "by_run": by_run,
                     "slots": slots,
                     "seed": seed,
                 }

@@ -7,13 +7,12 @@ have a TTL of 3 s here, so that pauses near it do not take minutes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from integration.dynamodb import DynamoDB, start_dynamodb
 from integration.etcd import Etcd
 from integration.faults.etcd_cluster import obstacle
 from integration.history.checker import Violation, check, verdict
@@ -41,12 +40,6 @@ BEFALLS = {
 }
 # SQLite shows deadlines to the millisecond; etcd's come late, and hide small mistakes.
 ON_SQLITE = {"deadline-from-reply", "release-without-owner-check", "lost-wakeup"}
-
-
-@pytest.fixture(scope="module")
-def dynamodb() -> Iterator[DynamoDB]:
-    with start_dynamodb() as server:
-        yield server
 
 
 @pytest.fixture
@@ -124,11 +117,11 @@ def sane(outcome: Outcome) -> list[Violation]:
     [("etcd3", 1), ("etcd3", 2), ("etcd2", 1), ("sqlite", 1), ("dynamodb", 1)],
 )
 def test_the_product_survives_the_same(
-    kind: str, slots: int, etcd: Etcd, sqlite: str, dynamodb: DynamoDB
+    kind: str, slots: int, etcd: Etcd, sqlite: str, request: pytest.FixtureRequest
 ) -> None:
     """Else a node would start out of turn, or wait for ever, when others die."""
     url = {"etcd3": etcd.url, "etcd2": etcd.url_v2, "sqlite": sqlite}.get(kind)
-    url = url or dynamodb.make_table()
+    url = url or request.getfixturevalue("dynamodb").make_table()
     settings = Settings(
         isolated(url), labels=3, nodes=4, slots=slots, seed=slots, calm=0.6
     )

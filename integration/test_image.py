@@ -184,6 +184,60 @@ def test_stopped_waiter_leaves_the_queue(
     assert len(cluster.keys(label)) == 1  # the holder's
 
 
+def test_a_stalled_watch_is_unhealthy(
+    containers: Containers, cluster: Cluster, label: str
+) -> None:
+    """Nobody would see that a service is no longer watched."""
+    watch = containers.start(
+        *("watch", "--label", label, "--service-id", "a", "--ttl=3s", "--interval=1s"),
+        *("--monitor-url", "http://127.0.0.1:9200"),
+        **{**cluster.joined, **LOCKED_DOWN},
+    )
+
+    def health() -> str:
+        watch.reload()
+        state: str = watch.attrs["State"]["Health"]["Status"]
+        return state
+
+    eventually(lambda: health() == "healthy", "healthy", timeout=30)
+    watch.kill("SIGSTOP")
+    eventually(lambda: health() == "unhealthy", "unhealthy", timeout=60)
+    watch.kill("SIGCONT")
+    eventually(lambda: health() == "healthy", "healthy again", timeout=30)
+
+
+ZOMBIES = """
+import glob
+stats = [open(name).read() for name in glob.glob("/proc/[0-9]*/stat")]
+print([stat.rpartition(")")[2].split()[0] for stat in stats].count("Z"))
+"""
+
+
+@pytest.mark.promise(9)
+def test_run_is_a_good_pid_1(
+    containers: Containers, cluster: Cluster, label: str
+) -> None:
+    """Zombies would pile up, and `docker stop` take 10 s and leave the record."""
+    service = "for i in 1 2 3; do (sleep 0.1 &); done; exec python -m http.server 9200"
+    node = containers.start(
+        *("run", "--label", label, "--service-id", "a"),
+        *("--monitor-url", "http://127.0.0.1:9200", "--", "sh", "-c", service),
+        **{**cluster.joined, **LOCKED_DOWN},
+    )
+    hosts = containers.run("hosts", "--label", label, "--wait", **cluster.joined)
+    assert hosts.code == 0, hosts
+    eventually(lambda: not cluster.keys(f"{label}/lease/a"), "lease released")
+    time.sleep(0.5)
+    _, zombies = node.exec_run(["python", "-c", ZOMBIES])
+    assert int(zombies) == 0
+    before = time.monotonic()
+    node.kill("SIGTERM")
+    result = containers.result(node)
+    assert time.monotonic() - before < 2
+    assert result.code == 143, result
+    assert cluster.keys(label) == []
+
+
 def test_lines_of_the_2014_readme(containers: Containers, cluster: Cluster) -> None:
     """Units written for the first version of this tool would stop working."""
     service = containers.start(*SERVICE, image=PYTHON_IMAGE, network=cluster.network)

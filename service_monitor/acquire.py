@@ -38,7 +38,7 @@ def acquire(
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    contender, diary = Contender(store, request), _Diary(request)
+    contender, diary = Contender(store, request, check=stop.check), _Diary(request)
     notifier = notifier or Notifier()
     try:
         stop.check()

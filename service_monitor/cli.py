@@ -60,6 +60,10 @@ def cli() -> None:
       elasticsearch -Ediscovery.seed_hosts="$hosts" &
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
 
+    \b
+    Or in one:
+      service-monitor run --label=es --monitor-url=http://127.0.0.1:9200 -- start-es
+
     Options come from the environment too: --lease-timeout is
     SERVICE_MONITOR_LEASE_TIMEOUT. Durations are 30, 30s, 250ms, 5m or 2h.
     """

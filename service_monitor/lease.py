@@ -115,11 +115,13 @@ class Contender:
         request: Request,
         clock: Callable[[], float] = now,
         session: Callable[[Store, Record, float], Session] = Session,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._request = request
         self._clock = clock
         self._new_session = session
+        self._check = check  # raises where nothing more is to be written
         self._nonce = new_nonce()
         self._session: Session | None = None
         self._joined = False  # a ticket of ours may be in the store
@@ -162,6 +164,7 @@ class Contender:
     def _look(self) -> Lease | Waiting | None:
         """Do what the list asks for; None if that was to enter the queue."""
         snapshot = self._store.list(lease_prefix(self._request.label))
+        self._check()
         queue = read_queue(snapshot)
         found = queue.find(self._request.key)
         if found is None or found[1].ticket.nonce != self._nonce:

@@ -16,6 +16,7 @@ from service_monitor.acquire import acquire
 from service_monitor.calls import Stop
 from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
 from service_monitor.lease import Lease, Request, release
+from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite import SqliteStore
 from service_monitor.timing import now
 
@@ -174,6 +175,26 @@ def test_a_wait_that_returns_at_once_is_not_a_hot_loop(make_store: MakeStore) ->
     with pytest.raises(AcquireTimeout):
         acquire(store, request("b"), 0.5, stop)
     assert len(looks) < 40
+
+
+def test_a_stop_while_looking_writes_nothing_any_more(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the grace would go on a ticket, and none be left to undo it."""
+    stop = Stop()
+    store = make_store(stop)
+    look, written = store.list, list[str]()
+
+    def slow(prefix: str) -> Snapshot:
+        found = look(prefix)
+        stop.request()
+        return found
+
+    monkeypatch.setattr(store, "list", slow)
+    monkeypatch.setattr(store, "create", lambda key, *_: written.append(key))
+    with pytest.raises(Stopped):
+        acquire(store, request("a"), HANG, stop)
+    assert written == []
 
 
 def test_a_stop_that_came_before_asks_the_store_nothing(make_store: MakeStore) -> None:

@@ -6,15 +6,18 @@ The contract runs against a real server, in integration/test_dynamodb.py.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 from botocore.stub import Stubber
 
+from integration.dynamodb import size_of
 from service_monitor.calls import Stop
 from service_monitor.errors import (
     ConfigError,
@@ -24,12 +27,18 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.records import Record, Snapshot
+from service_monitor.lease import LOOK_LATER, LOOK_NEXT, WAITER_TTL
+from service_monitor.records import Record, Snapshot, Ticket
+from service_monitor.session import RENEWALS
 from service_monitor.stores import open_store
-from service_monitor.stores.aws import Place, parse_place
+from service_monitor.stores.aws import Aws, Place, parse_place
 from service_monitor.stores.dynamodb import FAST, SLOW, SLOWEST, DynamoStore, interval
+from service_monitor.stores.dynamodb_table import init_table
 from service_monitor.timing import now
 from tests.commands import Run
+from tests.conftest import Serve
+from tests.loopback import answering, status
+from tests.test_docs import ROOT
 
 EPOCH = 1_800_000_000
 RECORD = Record("es/lease/a", "v", 3, 4)
@@ -53,8 +62,8 @@ COUNTER = {"n": {"N": "4"}, "last_label": {"S": "es"}, "last_key": {"S": "lease/
 class Service:
     """The answers that DynamoDB is going to give, in this order."""
 
-    def __init__(self, stop: Stop) -> None:
-        self.store = DynamoStore(Place("es", region="eu-central-1"), stop)
+    def __init__(self, stop: Stop, prefix: str = "") -> None:
+        self.store = DynamoStore(Place("es", prefix, "eu-central-1"), stop)
         self._client = self.store._aws._connect()
         self.stub = Stubber(self._client)
         self.stub.activate()
@@ -284,6 +293,61 @@ def test_answers_without_a_date_are_refused(service: Service) -> None:
         service.store.list("es/")
 
 
+def test_an_error_without_a_date_is_the_error_that_it_is(service: Service) -> None:
+    """The page of a gateway that is down would be taken for a clock that is missing."""
+    service.stub.add_client_error("query", "502", "Bad Gateway", 502)
+    service.gives("query", Items=[item()])
+    assert service.store.list("es/").records
+
+
+@pytest.mark.parametrize("body", [b"<html>Maintenance</html>", b"", b"[]"])
+@pytest.mark.parametrize(
+    "command", [("status",), ("release-lease", "--label=es"), ("init-store",)]
+)
+def test_the_success_of_another_server_is_no_answer(
+    run: Run,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    body: bytes,
+    command: tuple[str, ...],
+) -> None:
+    """A web server's page would be an empty queue, and a write that took place."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    headers = f"Date: {formatdate(EPOCH, usegmt=True)}", "Connection: close"
+    server = serve(answering(status("200 OK", *headers, body=body)))
+    url = f"dynamodb://table?region=eu-west-1&endpoint={server.url}"
+    code, out, err = run(*command, "--store", url)
+    assert (code, out, err.count("\n")) == (69, "", 1)
+    assert f"{server.url}: that is not DynamoDB, by its answer" in err
+
+
+def test_credentials_that_do_not_come_are_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A helper that hangs would hang `hosts`, and the start script with it."""
+    config = tmp_path / "config"
+    config.write_text("[default]\ncredential_process = sleep 3\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setattr("service_monitor.stores.aws.CALL_TIMEOUT", 0.3)
+    begun = now()
+    code, _, err = run("status", "--store=dynamodb://table?region=eu-west-1")
+    assert now() - begun < 2.5
+    assert (code, err.count("\n")) == (69, 1)
+
+
+def test_a_value_that_is_too_long_is_told(service: Service) -> None:
+    """Whoever publishes half a megabyte with --info would be told [None, None]."""
+    service.finds(None)
+    message = "Item size has exceeded the maximum allowed size"
+    service.cancels(FINE, {"Code": "ValidationError", "Message": message})
+    with pytest.raises(StoreRefused, match=f"CanceledException: {message}$"):
+        service.store.create("es/lease/a", "v", 15)
+    service.stub.add_response("update_item", {"ResponseMetadata": service._dated()})
+    service.finds(None)
+    service.store.list("es/lease/a")
+
+
 # "not now"
 
 
@@ -458,6 +522,33 @@ def test_a_listing_of_all_leaves_other_prefixes_alone(service: Service) -> None:
     assert [r.key for r in service.store.list("").records] == ["es/lease/a"]
 
 
+def test_a_listing_within_a_prefix_leaves_what_has_none_alone(
+    service: Service, stop: Stop
+) -> None:
+    """`status` of one team would show another team's queue as its own."""
+    team = Service(stop, "/team")
+    labels = "es", "#", "team/es", "team/#", "team/a/es"
+    found = [item(n) | {"label": {"S": n}} for n in labels]
+    team.gives("scan", Items=found)
+    assert [r.value for r in team.store.list("").records] == ["team/es"]
+
+
+@pytest.mark.parametrize("missing", ["value", "created", "dead_after"])
+def test_a_strangers_item_is_left_aside_or_told(service: Service, missing: str) -> None:
+    """One item put there by hand would end all commands of its label in a traceback."""
+    stranger = item()
+    del stranger[missing]
+    service.gives("query", Items=[item("ours"), stranger])
+    assert [r.value for r in service.store.list("es/").records] == ["ours"]
+    service.finds(stranger)
+    told = "label 'es' and key 'lease/a' is not what we write there: delete it"
+    with pytest.raises(StoreRefused, match=told):
+        service.store.list("es/lease/a")
+    service.finds({"label": {"S": "#"}, "key": {"S": "counter"}})
+    with pytest.raises(StoreRefused, match="label '#' and key 'counter' is not"):
+        service.store.create("es/lease/a", "v", 15)
+
+
 def test_a_write_without_an_answer_comes_to_nothing(service: Service) -> None:
     """A ticket would turn up after its owner has left: nobody would ever take it back.
 
@@ -479,6 +570,20 @@ def test_a_write_without_an_answer_comes_to_nothing(service: Service) -> None:
     }
     service.finds(None)  # and it is settled
     service.store.list("es/lease/a")
+
+
+def test_a_refused_write_may_have_an_earlier_try_under_way(service: Service) -> None:
+    """It would be carried out once the record in its way has gone: after we have."""
+    service.finds(COUNTER)
+    service.refuses("transact_write_items", "InternalServerError", status=500)
+    service.cancels(FINE, FAILED, FINE)  # its number is still free
+    service.finds(item("other"))
+    with pytest.raises(KeyExists):
+        service.store.create("es/lease/a", "v", 15)
+    service.gives("update_item")
+    service.finds(None)
+    service.store.list("es/lease/a")
+    assert service.asked[-2]["Key"] == {"label": {"S": "#"}, "key": {"S": "counter"}}
 
 
 def test_the_very_first_number_can_be_used_up_too(service: Service) -> None:
@@ -545,6 +650,8 @@ def test_ends_are_written_wide(service: Service) -> None:
 
 # waiting
 
+ENDS = "alive_until", "dead_after", "litter_after"
+
 
 def queue(count: int) -> Snapshot:
     return Snapshot(tuple(Record(f"es/lease/{n}", "", n, n) for n in range(count)))
@@ -556,6 +663,29 @@ def test_who_is_next_looks_often_and_the_others_seldom() -> None:
     assert waits[:5] == [FAST, 2 * FAST, 4 * FAST, SLOW, SLOW]
     assert waits[-1] == SLOWEST
     assert sum(1 / wait for wait in waits if wait < 5) < 10
+
+
+def test_a_hundred_waiters_read_what_is_documented() -> None:
+    """The bill, and the throttling, would not be what docs/dynamodb.md says."""
+    snapshot = Snapshot(tuple(Record(f"es/lease/{n}", "", n, n) for n in range(101)))
+    looks = lists = 0.0
+    for place in range(1, 101):
+        patience = LOOK_NEXT if place == 1 else LOOK_LATER
+        every = interval(f"es/lease/{place - 1}", snapshot, patience)
+        looks += 1 / every if every < patience else 0
+        lists += 1 / patience
+    name = "ip-10-0-12-123.eu-central-1.compute.internal"
+    ticket = Ticket(name, "10.0.12.123", "waiting", "0" * 16, 240.0)
+    found = item(ticket.to_json()) | {"key": {"S": f"lease/{name}"}}
+    found |= {name: {"N": f"{EPOCH}.000000"} for name in ENDS}
+    units = -(-101 * size_of(found) // 4096)
+    page = (ROOT / "docs/dynamodb.md").read_text()
+    (row,) = re.findall(r"together, for a second \| (\d+) \| (\d+) \|", page)
+    assert looks + units * lists == pytest.approx(int(row[0]), rel=0.1)
+    assert int(row[1]) == 100 * RENEWALS / WAITER_TTL
+    assert f"one query, {units} units" in page
+    (told,) = re.findall(r"send (\d+) reads a second", page)
+    assert looks + lists == pytest.approx(int(told), rel=0.1)
 
 
 def test_waiting_for_a_whole_prefix_goes_by_the_patience() -> None:
@@ -597,6 +727,81 @@ def test_what_gets_on_ahead_is_looked_at_more_often(
 
 
 # the table
+
+KEYS = {"label": "HASH", "key": "RANGE"}
+ACTIVE: dict[str, Any] = {
+    "TableStatus": "ACTIVE",
+    "KeySchema": [{"AttributeName": n, "KeyType": kind} for n, kind in KEYS.items()],
+    "AttributeDefinitions": [{"AttributeName": n, "AttributeType": "S"} for n in KEYS],
+}
+DISABLED = {"TimeToLiveStatus": "DISABLED"}
+BY_LITTER = {"TimeToLiveStatus": "ENABLED", "AttributeName": "litter_after"}
+
+
+@pytest.fixture
+def init(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Give a function that makes the table of the service."""
+    monkeypatch.setattr(Aws, "_connect", lambda _: service._client)
+    monkeypatch.setattr("service_monitor.stores.dynamodb_table._LOOK", 0.0)
+    return lambda: init_table("dynamodb://nodes?region=eu-central-1", Stop())
+
+
+def test_a_table_that_another_one_makes_meanwhile_will_do(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """Of hosts that all run `init-store` at their first boot all but one would fail."""
+    service.refuses("describe_table", "ResourceNotFoundException")
+    service.refuses("create_table", "ResourceInUseException", "Table already exists")
+    service.gives("describe_table", Table=ACTIVE | {"TableStatus": "CREATING"})
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_time_to_live", TimeToLiveDescription=DISABLED)
+    service.refuses("update_time_to_live", "ValidationException", "already enabled")
+    service.gives("describe_time_to_live", TimeToLiveDescription=BY_LITTER)
+    assert len(init()) == 2
+
+
+def test_a_table_that_is_being_made_is_waited_for(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """The next line of a script would find no table."""
+    for state in "CREATING", "CREATING", "ACTIVE":
+        service.gives("describe_table", Table=ACTIVE | {"TableStatus": state})
+    service.gives("describe_time_to_live", TimeToLiveDescription=BY_LITTER)
+    assert init() == []
+
+
+def test_a_table_that_is_being_deleted_is_told(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """It would pass for ready, and be gone a moment later."""
+    service.gives("describe_table", Table=ACTIVE | {"TableStatus": "DELETING"})
+    with pytest.raises(StoreUnavailable, match="is being deleted"):
+        init()
+
+
+def test_a_time_to_live_by_something_else_is_told(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """Dead items would stay for ever, in a table that counts as ready."""
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_table", Table=ACTIVE)
+    other = BY_LITTER | {"AttributeName": "ends"}
+    service.gives("describe_time_to_live", TimeToLiveDescription=other)
+    with pytest.raises(StoreRefused, match="by ends, not litter_after"):
+        init()
+
+
+def test_a_refused_time_to_live_is_told(
+    service: Service, init: Callable[[], list[str]]
+) -> None:
+    """A missing right would pass for a table that is ready."""
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_table", Table=ACTIVE)
+    service.gives("describe_time_to_live", TimeToLiveDescription=DISABLED)
+    service.refuses("update_time_to_live", "AccessDeniedException", "not authorized")
+    service.gives("describe_time_to_live", TimeToLiveDescription=DISABLED)
+    with pytest.raises(StoreRefused, match="not authorized"):
+        init()
 
 
 def test_init_store_of_other_stores_has_nothing_to_do(run: Run) -> None:

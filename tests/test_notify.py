@@ -60,16 +60,14 @@ def test_it_is_ready_when_the_service_is_first_up(
     url = serve(lambda peer: answering(status(next(states, "200 OK")))(peer)).url
     env = environment(path, NOTIFY_SOCKET=manager.address)
     argv = ["watch", "--label=es", "--service-id=a", f"--monitor-url={url}"]
-    with started([*argv, "--interval=50ms", "--fall=1"], env) as running:
+    with started([*argv, "--interval=200ms", "--fall=1"], env) as running:
         until(lambda: manager.heard.count("STATUS=up: 200 OK") == 2)
         running.terminate()
         finish(running)
-    assert manager.heard[:3] == [
-        "STATUS=down: 503 Busy",
-        "STATUS=up: 200 OK",
-        "READY=1",
-    ]
-    assert manager.heard.count("READY=1") == 1
+    heard = manager.heard
+    assert heard[0].startswith("STATUS=down: ")
+    assert heard.index("READY=1") > heard.index("STATUS=up: 200 OK")
+    assert heard.count("READY=1") == 1
 
 
 def test_a_waiter_says_why_and_asks_for_time(manager: Manager, store: Store) -> None:

@@ -273,6 +273,21 @@ def test_a_lease_that_is_taken_away_is_lost(
         assert finish(running).code == 1
 
 
+def test_a_lease_that_cannot_be_renewed_is_lost(
+    tmp_path: Path, store: Store, booting: Service
+) -> None:
+    """A node that is cut off would boot beside the next one."""
+    options = ("--on-lease-lost=stop", "--lease-timeout=3s")
+    with booting("exec sleep 60", *options) as running:
+        wait_until(lambda: HELD in keys(store))
+        wait_until(lambda: '"held"' in store.list(HELD).records[0].value)
+        booting.path.rename(tmp_path / "moved")
+        booting.path.mkdir()
+        outcome = finish(running)
+    assert outcome.code == 1
+    assert "went before the service was up (connection refused): not re" in outcome.err
+
+
 def test_no_turn_is_exit_1(run: Run, store: Store, sound: Service) -> None:
     """The node would start beside the holder."""
     assert acquire(run, "es-0").code == 0

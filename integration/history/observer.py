@@ -527,7 +527,13 @@ class DynamoObserver(Observer):
         self._seen = 0
 
     def _open(self) -> None:
-        self._poll()
+        try:
+            self._poll()
+        except (OSError, ValueError) as error:
+            raise RuntimeError(
+                f"{self._server.endpoint} keeps no log to judge by ({error}): only "
+                "integration.dynamodb does"
+            ) from None
 
     def _work(self) -> list[Callable[[], None]]:
         return [self._poll, self._sweep]

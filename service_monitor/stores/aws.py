@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -74,6 +75,8 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _SIGNER = "service-monitor"
+_ANSWERS = ("application/x-amz-json", "application/cbor")
+"""What DynamoDB's answers are: the first today, the second if botocore asks for it."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def _is_endpoint(text: str) -> bool:
 class _Signer(auth.SigV4Auth):  # type: ignore[misc]
     """Signs by the store's time once that is known, for this machine's may be wrong."""
 
+    # No hook of botocore's does it: `add_auth` reads the wall clock after the last one.
     def _modify_request_before_signing(self, request: Any) -> None:
         clock: StoreClock = request.context["store_clock"]
         if clock.known:
@@ -197,10 +201,9 @@ class Aws:
         return Call(self, self._stop, min(seconds, CALL_TIMEOUT))
 
     def close(self) -> None:
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = None
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def send(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         client = self._connect()
@@ -208,19 +211,20 @@ class Aws:
         try:
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
         except ClientError as error:
-            self._learn(error.response, sent)
+            with suppress(ValueError):  # a gateway's error need not be dated
+                self._learn(error.response, sent)
             raise
-        self._learn(answer, sent)
-        return answer
-
-    def _learn(self, answer: dict[str, Any], sent: float) -> None:
-        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         try:
-            self.clock.learn(headers.get("date", ""), sent, now())
+            self._learn(answer, sent)
         except ValueError:
             raise StoreRefused(
                 f"{self.where}: its answers carry no Date, the clock that we go by"
             ) from None
+        return answer
+
+    def _learn(self, answer: dict[str, Any], sent: float) -> None:
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        self.clock.learn(headers.get("date", ""), sent, now())
 
     def _connect(self) -> Any:
         with self._lock:
@@ -255,12 +259,20 @@ class Aws:
             return _SIGNER
 
         client.meta.events.register("choose-signer.dynamodb", choose)
+        client.meta.events.register("before-parse.dynamodb", self._recognise)
         return client
+
+    def _recognise(self, response_dict: dict[str, Any], **_: Any) -> None:
+        """Refuse a success that is not DynamoDB's: botocore reads any as "nothing"."""
+        kind = response_dict["headers"].get("content-type", "")
+        if response_dict["status_code"] < 300 and not kind.startswith(_ANSWERS):
+            raise self.silence("that is not DynamoDB, by its answer")
 
     def forget(self) -> None:
         """Read the credentials anew for the next request."""
-        with self._lock:
-            self._client, self._session = None, self._new_session()
+        session = self._new_session()
+        # A lock of its own: under the old one credentials may be waited for in vain.
+        self._client, self._session, self._lock = None, session, threading.Lock()
 
     def unusable(self, error: BotoCoreError) -> StoreRefused:
         return StoreRefused(f"{self.where}: {_one_line(error)}")
@@ -274,18 +286,25 @@ class Aws:
         code = error.response["Error"]["Code"]
         said = " ".join(error.response["Error"].get("Message", "").split())
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        if code == "TransactionCanceledException":  # what it is about stands below
+            reasons = error.response.get("CancellationReasons", ())
+            told = (str(reason.get("Message") or "") for reason in reasons)
+            said = " ".join("; ".join(filter(None, told)).split()) or said
         text = f"{self.where}: {code}: {said}"
         if set(_reasons(error)) & _BUSY or code in _BUSY or status >= 500:
             return StoreUnavailable(text)
         if code == "ResourceNotFoundException":
             text = f"{self.where} does not exist: `service-monitor init-store` makes it"
-        elif code == "ValidationException" and ("schema" in said or "key" in said):
+        elif "schema" in said or (code == "ValidationException" and "key" in said):
             text = f"{self.where} was not made by `service-monitor init-store`: {said}"
         return StoreRefused(text)
 
 
 class Call:
-    """One primitive: `call("get_item", Key=...)`, until the deadline of them all."""
+    """One primitive: `call("get_item", Key=...)`, until the deadline of them all.
+
+    `sent` counts the requests.
+    """
 
     def __init__(self, aws: Aws, stop: Stop, seconds: float) -> None:
         self._aws = aws
@@ -293,6 +312,7 @@ class Call:
         self._deadline = now() + min(seconds, stop.time_left())
         self._cleaning_up = stop.requested
         self._failures = 0
+        self.sent = 0
 
     def __call__(
         self, operation: str, missing: str = "", **parameters: Any
@@ -305,6 +325,7 @@ class Call:
         aws, unanswered, renewed, skewed = self._aws, 0, False, False
         trouble: StoreError | None = None
         while True:
+            self.sent += 1
             try:
                 return bounded(
                     lambda: aws.send(operation, parameters),

@@ -24,11 +24,11 @@ from service_monitor.errors import (
     Conflict,
     KeyExists,
     RecordGone,
-    Stopped,
-    StoreError,
+    StoreRefused,
     StoreUnavailable,
 )
 from service_monitor.records import NAME, Record, Snapshot
+from service_monitor.shown import quoted
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.aws import Aws, Call, Place, Unmet
 from service_monitor.stores.endpoints import Failover
@@ -45,6 +45,11 @@ FAST, SLOW, SLOWEST = 0.25, 2.0, 8.0
 """Seconds between two looks while waiting, by the number of records ahead."""
 MANY = 8
 """From so many on it is the slowest: one's caller lists again sooner than that."""
+
+_RECORD = {"value": "S"} | dict.fromkeys(
+    ("created", "version", "alive_until", "dead_after"), "N"
+)
+"""The attributes of a record beside its key, and their types."""
 
 _UNCHANGED = "#created = :created AND #version = :version"
 _LIVES, _DEAD = "#dead_after > :now", "#dead_after <= :now"
@@ -192,6 +197,8 @@ class DynamoStore:
         item = found.get("Item")
         if item is None:
             return 1, None
+        if not _has(item, {"n": "N"}):
+            raise self._in_the_way(item)
         last = None
         if "last_key" in item:
             last = {PARTITION: item["last_label"], SORT: item["last_key"]}
@@ -212,13 +219,15 @@ class DynamoStore:
         if last and last != address:
             anything = _expressions("attribute_not_exists(#never)", {})
             items.append({"ConditionCheck": {"Key": last} | self._table | anything})
+        sent, self._doubtful = call.sent, number
         try:
             call("transact_write_items", TransactItems=items)
-        except Unmet:
+        except Unmet as unmet:
+            # If its number is still free an earlier try may yet arrive, and take it.
+            if call.sent == sent + 1 or unmet.codes[0] != "None":
+                self._doubtful = None
             return False
-        except (StoreError, Stopped):
-            self._doubtful = number
-            raise
+        self._doubtful = None
         return True
 
     def _count(self, number: int, changes: Item) -> dict[str, Any]:
@@ -285,7 +294,16 @@ class DynamoStore:
     def _item(self, call: Call, key: str) -> Item | None:
         found = call("get_item", ConsistentRead=True, **self._at(key))
         item: Item | None = found.get("Item")
+        if item and not _has(item, _RECORD):
+            raise self._in_the_way(item)
         return item
+
+    def _in_the_way(self, item: Item) -> StoreRefused:
+        label, key = (item[name]["S"] for name in (PARTITION, SORT))
+        return StoreRefused(
+            f"{self._aws.where}: the item with {PARTITION} {quoted(label)} and {SORT} "
+            f"{quoted(key)} is not what we write there: delete it"
+        )
 
     def _get(self, call: Call, key: str) -> Record | None:
         item = self._item(call, key)
@@ -322,8 +340,9 @@ class DynamoStore:
             page = call("query" if prefix else "scan", **which)
             for item in page["Items"]:
                 label = item[PARTITION]["S"]
-                # Neither a counter nor what is under another prefix.
-                if NAME.fullmatch(label.removeprefix(self._prefix)):
+                # Neither a counter, nor what is under another prefix, nor a stranger's.
+                ours = label.startswith(self._prefix) and _has(item, _RECORD)
+                if ours and NAME.fullmatch(label[len(self._prefix) :]):
                     yield item
             if "LastEvaluatedKey" not in page:
                 return
@@ -343,6 +362,11 @@ def interval(prefix: str, since: Snapshot, timeout: float) -> float:
     if prefix.endswith("/"):
         return max(FAST, min(SLOW, timeout / 4))
     return max(FAST, min(SLOWEST, timeout / 2.5))
+
+
+def _has(item: Item, shape: dict[str, str]) -> bool:
+    """Tell whether an item has these attributes, or is somebody else's."""
+    return all(kind in item.get(name, {}) for name, kind in shape.items())
 
 
 def _under(prefix: str, key: str) -> bool:

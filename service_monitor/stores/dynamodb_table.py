@@ -33,6 +33,10 @@ def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
     done = []
     try:
         table = _describe(aws.begin(), name)
+        if table is not None and table["TableStatus"] == "DELETING":
+            raise StoreUnavailable(
+                f"{aws.where} is being deleted: try again in a while"
+            )
         if table is None:
             done.append(
                 f"{aws.where}: keys {PARTITION} and {SORT}, billed on demand, "
@@ -42,25 +46,23 @@ def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
                 return [*done, _cleaned_up(aws)]
             aws.begin()(
                 "create_table",
+                missing="ResourceInUseException",  # another one made it meanwhile
                 **name,
                 KeySchema=_SCHEMA,
                 AttributeDefinitions=_TYPES,
                 BillingMode="PAY_PER_REQUEST",
             )
-            _await_active(aws, name, stop)
-        elif _wrong(table):
+        if not dry_run:
+            table = _await_active(aws, name, stop)
+        if table is None or _wrong(table):
             raise StoreRefused(
                 f"{aws.where} is there already, and has other keys than {PARTITION} "
                 f"and {SORT}, both strings: name another table"
             )
-        ttl = aws.begin()("describe_time_to_live", **name)["TimeToLiveDescription"]
-        if ttl["TimeToLiveStatus"] not in ("ENABLED", "ENABLING"):
+        if not _is_cleaned_up(aws, name):
             done.append(_cleaned_up(aws))
             if not dry_run:
-                wanted = {"AttributeName": TTL, "Enabled": True}
-                aws.begin()(
-                    "update_time_to_live", **name, TimeToLiveSpecification=wanted
-                )
+                _clean_up(aws, name)
     finally:
         aws.close()
     return done
@@ -68,6 +70,27 @@ def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
 
 def _cleaned_up(aws: Aws) -> str:
     return f"{aws.where}: time to live by {TTL}"
+
+
+def _is_cleaned_up(aws: Aws, name: dict[str, str]) -> bool:
+    found = aws.begin()("describe_time_to_live", **name)["TimeToLiveDescription"]
+    if found["TimeToLiveStatus"] not in ("ENABLED", "ENABLING"):
+        return False
+    if found["AttributeName"] != TTL:
+        raise StoreRefused(
+            f"{aws.where} has its time to live by {found['AttributeName']}, not "
+            f"{TTL}: name another table, or switch that off"
+        )
+    return True
+
+
+def _clean_up(aws: Aws, name: dict[str, str]) -> None:
+    wanted = {"AttributeName": TTL, "Enabled": True}
+    try:
+        aws.begin()("update_time_to_live", **name, TimeToLiveSpecification=wanted)
+    except StoreRefused:  # also if it is enabled already, by another one meanwhile
+        if not _is_cleaned_up(aws, name):
+            raise
 
 
 def _describe(call: Call, name: dict[str, str]) -> dict[str, object] | None:
@@ -88,12 +111,12 @@ def _wrong(table: dict[str, object]) -> bool:
     return listed("KeySchema") != sorted(keys) or not set(wanted) <= set(types)
 
 
-def _await_active(aws: Aws, name: dict[str, str], stop: Stop) -> None:
+def _await_active(aws: Aws, name: dict[str, str], stop: Stop) -> dict[str, object]:
     deadline = now() + READY
     while True:
         table = _describe(aws.begin(), name)
-        if table is not None and table["TableStatus"] == "ACTIVE":
-            return
+        if table is not None and table["TableStatus"] in ("ACTIVE", "UPDATING"):
+            return table
         if now() >= deadline:
             raise StoreUnavailable(f"{aws.where} is not ready after {READY:g} s")
         stop.wait(_LOOK)

@@ -1,0 +1,139 @@
+"""The `docker run` lines of the documents, pasted as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.etcd import start_etcd
+from integration.images import ETCD_IMAGE, PYTHON_IMAGE, ROOT, ensure
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("image")]
+RECIPE = ROOT / "docs/recipes/docker.md"
+
+# Goes before docker on PATH: the documents' names become this test's own.
+SHIM = """#!{python}
+import os, re, sys
+mine, label, given = {prefix!r}, {label!r}, sys.argv[1:]
+args = []
+for before, word in zip([""] + given, given):
+    if before == "--name" and not any("container:" in w for w in given):
+        args += [mine + word, "--network-alias", word]
+    elif before == "--name" or before == "--network" and ":" not in word:
+        args.append(mine + word)
+    elif given[0] in ("network", "stop") and before in ("create", "stop"):
+        args.append(mine + word)
+    else:
+        args.append(re.sub("^container:", "container:" + mine, word))
+if given[0] == "run":
+    args[1:1] = ["--label", label]
+    if "--network" not in given:
+        args[1:1] = ["--network", mine + "default"]
+if given[:2] == ["network", "create"]:
+    args[2:2] = ["--label", label]
+os.execv({docker!r}, ["docker", *args])
+"""
+
+
+class Shell:
+    """Runs lines as a user's shell would, with names of its own for what they make."""
+
+    def __init__(self, directory: Path) -> None:
+        self.prefix = f"sm{os.getpid()}-"
+        self.label = f"service_monitor.documented={self.prefix}"
+        shim = directory / "docker"
+        docker = self._output("sh", "-c", "command -v docker").strip()
+        shim.write_text(
+            SHIM.format(
+                python=sys.executable,
+                prefix=self.prefix,
+                label=self.label,
+                docker=docker,
+            )
+        )
+        shim.chmod(0o755)
+        self._path = f"{directory}:{os.environ['PATH']}"
+
+    def __call__(self, script: str, timeout: float = 90) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            env=os.environ | {"PATH": self._path},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def clean(self) -> None:
+        """Remove all that the lines made, by its label."""
+        mine = ("--filter", f"label={self.label}", "-q")
+        for listing, removal in (
+            (("ps", "-a"), ("rm", "-f", "-v")),
+            (("network", "ls"), ("network", "rm")),
+        ):
+            if found := self._output("docker", *listing, *mine).split():
+                self._output("docker", *removal, *found)
+
+    def _output(self, *argv: str) -> str:
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    yield made
+    made.clean()
+
+
+def pasted(page: Path) -> dict[str, str]:
+    """Give the indented lines of a page by the heading that they are under."""
+    found = {}
+    for part in re.split("^## ", page.read_text(), flags=re.MULTILINE):
+        heading, _, body = part.partition("\n")
+        found[heading] = "\n".join(re.findall("^    (.*)", body, re.MULTILINE))
+    return found
+
+
+def test_the_docker_recipe(shell: Shell) -> None:
+    """A newcomer would paste a line that does not work, and go away."""
+    for tag in ETCD_IMAGE, PYTHON_IMAGE:
+        ensure(tag)
+    parts = pasted(RECIPE)
+    network_lines = parts["# Docker"].partition("docker network")
+    shell("".join(network_lines[1:]))
+    said = shell(parts["One container for a node"])
+    assert re.search(r"^\d+\.\d+\.\d+\.\d+$", said, re.MULTILINE), said
+    said = shell(parts["A sidecar"])
+    assert re.search(r"^es +es-1 +\d+\.\d+\.\d+\.\d+ +(up|down)", said, re.MULTILINE)
+    assert "es-2" not in said  # deregistered by `docker stop`
+
+
+def test_the_docker_lines_of_the_readme(shell: Shell) -> None:
+    """The first lines that anybody tries would fail."""
+    text = (ROOT / "README.md").read_text()
+    (lines,) = re.findall("^```sh\n(docker run.*?)^```", text, re.DOTALL | re.M)
+    shell("docker network create default")
+    gateway = shell(
+        "docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' "
+        f"{shell.prefix}default"
+    ).strip()
+    server = start_etcd(prefer="process")
+    listen = f"http://{gateway}:2379,{server.base_url}"
+    server.args.append(f"--listen-client-urls={listen}")
+    with server:
+        shell(
+            f"docker run -d --name es-1 {ensure(PYTHON_IMAGE)} "
+            "python -m http.server 9200"
+        )
+        shell(lines)
+        said = shell(
+            "docker run --rm service_monitor hosts --label=es --wait --port=9300"
+        )
+    assert re.fullmatch(r"\d+\.\d+\.\d+\.\d+:9300\n", said)
