@@ -1,6 +1,6 @@
-"""The examples for systemd, on machines of their own: containers with it as PID 1.
+"""The examples for systemd, Quadlet and Fleet, on containers with systemd as PID 1.
 
-They are installed by the lines of docs/recipes/systemd.md.
+They are installed by the lines of docs/recipes.
 """
 
 from __future__ import annotations
