@@ -51,7 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"docker", "image"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.docker)
-        if item.get_closest_marker("docker"):
+        own = item.get_closest_marker("timeout")
+        if item.get_closest_marker("docker") and not own:
             item.add_marker(pytest.mark.timeout(120, func_only=True))
 
 

@@ -50,6 +50,7 @@ def _obey(stop: Stop) -> None:
     while (left := deadline - time.monotonic()) > 0:
         if again := signal.sigtimedwait(_ENDING, left):
             stop.request(again.si_signo)
+    stop.last_act()
     os._exit(128 + received)
 
 

@@ -39,6 +39,8 @@ class Stop:
         self.signal: int | None = None
         self.patience = STOP_GRACE + 1
         """Seconds after a signal until the process is ended by force."""
+        self.last_act: Callable[[], None] = lambda: None
+        """What is done just before that."""
         self._deadline = float("inf")
         self._at: float | None = None
         self._lock = threading.Lock()

@@ -133,6 +133,7 @@ class Runner:
         log.info("starting %s; to join: %s", plan.command[0], whom)
         child = Child(plan.command, environ, self._stop.request)
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
+        self._stop.last_act = lambda: child.send(signal.SIGKILL)
         self._stop.patience = plan.drain + plan.stop_timeout + ours
         return child
 

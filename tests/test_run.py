@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from subprocess import Popen
 
@@ -175,6 +175,30 @@ def test_who_does_not_stop_is_killed(store: Store, sound: Service) -> None:
     assert "sh still runs 0.3 s after signal 15: killing it" in outcome.err
     grandchild = Path(f"/proc/{sound.said().strip()}/stat")
     wait_until(lambda: not grandchild.exists() or " Z " in grandchild.read_text())
+
+
+def test_what_holds_us_up_does_not_save_the_command(
+    store: Store, sound: Service
+) -> None:
+    """With a log that nobody reads it would run on, unwatched, when we are gone."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 65536)
+    os.set_blocking(writing, True)
+    argv = ["--log-level=warning", "--drain=10ms", "--stop-timeout=10ms"]
+    script = "trap '' TERM; echo $$ >$SEEN; while :; do sleep 0.1; done"
+    env = environment(sound.path, SEEN=str(sound.seen))
+    command = [*sound.argv(*argv), "--", "sh", "-c", script]
+    with started(command, env, stderr=writing) as running:
+        wait_until(lambda: is_up(store, UP))
+        running.terminate()
+        assert running.wait(HANG) == 143
+    child = Path(f"/proc/{sound.said().strip()}/stat")
+    wait_until(lambda: not child.exists() or " Z " in child.read_text())
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_second_signal_cuts_the_drain_short(store: Store, sound: Service) -> None:
