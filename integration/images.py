@@ -97,6 +97,15 @@ def build_project() -> str:
     return PROJECT_IMAGE
 
 
+def build_machine(stage: str) -> str:
+    """Build an image with systemd, a stage of systemd/Dockerfile; return its tag."""
+    build_project()
+    tag, where = f"{PROJECT_IMAGE}-{stage}", str(ROOT / "integration/systemd")
+    with _one_at_a_time():
+        _run("docker", "build", "--force-rm", "--target", stage, "--tag", tag, where)
+    return tag
+
+
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     """Lock out other processes: on the directory itself, so no lock file stays."""
