@@ -88,7 +88,7 @@ def test_nodes_started_at_once_form_one_cluster(make_cluster: MakeCluster) -> No
 
 
 @pytest.mark.promise(3)
-@pytest.mark.parametrize("make_cluster", ["etcd", "etcd2"], indirect=True)
+@pytest.mark.parametrize("make_cluster", ["etcd2"], indirect=True)
 def test_a_slow_boot_outlives_the_keepalive(make_cluster: MakeCluster) -> None:
     """The next node would start beside one that takes longer than 30 s."""
     cluster = make_cluster(2, boot=HOLDER_TTL + 3)

@@ -299,6 +299,8 @@ def pattern(form: str) -> re.Pattern[str]:
 
 
 def matches(message: str, form: str) -> bool:
+    if any(piece not in message for piece in form.split(HOLE)):
+        return False  # far cheaper than its pattern
     return pattern(form).fullmatch(message) is not None
 
 
