@@ -47,6 +47,13 @@ def acquire(
                 outcome = contender.step()
                 if isinstance(outcome, Lease):
                     stop.check()
+                    log.info(
+                        "label %s: %s has the lease, token %d, for up to %s",
+                        request.label,
+                        request.service_id,
+                        outcome.token,
+                        format_duration(outcome.end - now()),
+                    )
                     return outcome
                 diary.note(outcome)
                 over = now() >= deadline

@@ -31,7 +31,7 @@ from service_monitor.notify import Notifier
 from service_monitor.options import option
 from service_monitor.shown import mask_url, printable, quoted
 from service_monitor.stores import Store, open_store, prepare_store
-from service_monitor.timing import format_duration, now
+from service_monitor.timing import format_duration
 
 if TYPE_CHECKING:
     from service_monitor.lease import Request
@@ -336,13 +336,6 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
         request = request_of(given["host"] or _seen_host(store))
         notifier = _notifier(given)
         lease = acquire(store, request, given["acquire_timeout"], stop, notifier)
-        log.info(
-            "label %s: %s has the lease, token %d, for up to %s",
-            request.label,
-            request.service_id,
-            lease.token,
-            format_duration(lease.deadline - now()),
-        )
         if given["print_token"]:
             try:
                 _print(str(lease.token))

@@ -69,6 +69,11 @@ class Lease:
         """Return the fencing token: it grows with every acquisition in the store."""
         return self.record.version
 
+    @property
+    def end(self) -> float:
+        """Return when it is over, however often it is renewed."""
+        return max(self.deadline, self.until)
+
 
 @dataclass(frozen=True)
 class Waiting:

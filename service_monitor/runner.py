@@ -100,7 +100,7 @@ class Runner:
     def _acquire(self) -> Lease | None:
         plan, request = self._plan, self._request
         try:
-            lease = acquire(
+            return acquire(
                 self._store, request, plan.acquire_timeout, self._stop, self._notifier
             )
         except AcquireTimeout as error:
@@ -110,14 +110,6 @@ class Runner:
             return None
         finally:
             self._stop.limit(math.inf)
-        log.info(
-            "label %s: %s has the lease, token %d, for up to %s",
-            request.label,
-            request.service_id,
-            lease.token,
-            format_duration(max(lease.deadline, lease.until) - now()),
-        )
-        return lease
 
     def _start(self, lease: Lease | None) -> Child:
         try:

@@ -140,7 +140,7 @@ class Watcher:
             HOLDER_TTL,
             self._vouch,
             deadline=lease.deadline,
-            until=max(lease.deadline, lease.until),
+            until=lease.end,
         )
 
     def let_go(self) -> None:
