@@ -21,6 +21,7 @@ import yaml
 
 from integration import images
 from integration.etcd import LABELS, uninterrupted
+from integration.recipes import pasted
 
 ROOT = images.ROOT
 TIMEOUT = 120.0  # seconds for one command, but for `build`
@@ -165,9 +166,7 @@ def paste(page: str, heading: str) -> str:
 
     In a project of our own, which is removed at the end; returns the stdout.
     """
-    text = (ROOT / "docs/recipes" / page).read_text()
-    (body,) = re.findall(rf"^#+ {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.M)
-    lines = "\n".join(re.findall("^    (.*)", body, re.M))
+    lines = "\n".join(pasted(page, heading))
     # A test has no terminal.
     for words, instead in (("exec ", "exec -T "), ("run --rm ", "run --rm -T ")):
         lines = lines.replace(f"docker-compose {words}", f"docker-compose {instead}")

@@ -14,9 +14,9 @@ import pytest
 
 from integration.etcd import start_etcd
 from integration.images import ETCD_IMAGE, PYTHON_IMAGE, ROOT, ensure
+from integration.recipes import pasted
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("image")]
-RECIPE = ROOT / "docs/recipes/docker.md"
 
 # Goes before docker on PATH: the documents' names become this test's own.
 SHIM = """#!{python}
@@ -93,27 +93,18 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     made.clean()
 
 
-def pasted(page: Path) -> dict[str, str]:
-    """Give the indented lines of a page by the heading that they are under."""
-    found = {}
-    for part in re.split("^## ", page.read_text(), flags=re.MULTILINE):
-        heading, _, body = part.partition("\n")
-        found[heading] = "\n".join(re.findall("^    (.*)", body, re.MULTILINE))
-    return found
-
-
 def test_the_docker_recipe(shell: Shell) -> None:
     """A newcomer would paste a line that does not work, and go away."""
     for tag in ETCD_IMAGE, PYTHON_IMAGE:
         ensure(tag)
-    parts = pasted(RECIPE)
-    network_lines = parts["# Docker"].partition("docker network")
+    network_lines = "\n".join(pasted("docker.md", "Docker")).partition("docker network")
     shell("".join(network_lines[1:]))
-    said = shell(parts["One container for a node"])
+    said = shell("\n".join(pasted("docker.md", "One container for a node")))
     assert re.search(r"^\d+\.\d+\.\d+\.\d+$", said, re.MULTILINE), said
-    said = shell(parts["A sidecar"])
+    lines = pasted("docker.md", "A sidecar")
+    said = shell("\n".join(lines))
     assert "es-2" not in said  # deregistered by `docker stop`
-    ask = parts["A sidecar"].strip().splitlines()[-1]
+    ask = [line for line in lines if line][-1]
     assert ask.endswith(" status")
     deadline = time.monotonic() + 30
     while not re.search(r"^es +es-1 +\d+\.\d+\.\d+\.\d+ +(up|down)", said, re.M):

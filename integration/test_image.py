@@ -8,13 +8,17 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.conftest import Containers
+from integration.conftest import Containers, Result
 from integration.dynamodb import CREDENTIALS, REGION, start_dynamodb
 from integration.etcd import Etcd, network, start_etcd
 from integration.images import PYTHON_IMAGE, ROOT
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
 
 pytestmark = pytest.mark.docker
 MEGABYTE = 1_000_000
@@ -67,6 +71,15 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = 15) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
         time.sleep(0.02)
+
+
+def stopped(containers: Containers, container: Container) -> Result:
+    """Stop a container as `docker stop` does; it has to end within 2 s."""
+    before = time.monotonic()
+    container.kill("SIGTERM")
+    result = containers.result(container)
+    assert time.monotonic() - before < 2
+    return result
 
 
 def test_says_how_to_use_it(containers: Containers) -> None:
@@ -132,10 +145,7 @@ def test_stopped_watch_deregisters(
         **cluster.beside(service.id),
     )
     eventually(lambda: cluster.keys(f"{label}/hosts/a"), "registered")
-    before = time.monotonic()
-    watch.kill("SIGTERM")
-    result = containers.result(watch)
-    assert time.monotonic() - before < 2
+    result = stopped(containers, watch)
     assert result.code == 0, result
     assert result.stdout == ""
     assert cluster.keys(label) == []
@@ -157,10 +167,7 @@ def test_stopped_while_starting(
         return command.split()[0].endswith("/python")
 
     eventually(booting, "started")
-    before = time.monotonic()
-    watch.kill("SIGTERM")
-    result = containers.result(watch)
-    assert time.monotonic() - before < 2
+    result = stopped(containers, watch)
     assert result.code == 0, result
     assert cluster.keys(label) == []
 
@@ -177,10 +184,7 @@ def test_stopped_waiter_leaves_the_queue(
     assert containers.run(*acquire("holder"), **cluster.joined).code == 0
     waiter = containers.start(*acquire("waiter"), **cluster.joined)
     eventually(lambda: cluster.keys(f"{label}/lease/waiter"), "queued")
-    before = time.monotonic()
-    waiter.kill("SIGTERM")
-    containers.result(waiter)
-    assert time.monotonic() - before < 2
+    stopped(containers, waiter)
     assert len(cluster.keys(label)) == 1  # the holder's
 
 
@@ -230,10 +234,7 @@ def test_run_is_a_good_pid_1(
     time.sleep(0.5)
     _, zombies = node.exec_run(["python", "-c", ZOMBIES])
     assert int(zombies) == 0
-    before = time.monotonic()
-    node.kill("SIGTERM")
-    result = containers.result(node)
-    assert time.monotonic() - before < 2
+    result = stopped(containers, node)
     assert result.code == 143, result
     assert cluster.keys(label) == []
 

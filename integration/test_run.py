@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.cluster import Cluster, Node
+from integration.cluster import Cluster
 from integration.etcd import Etcd
+from integration.test_simulation import (
+    HANG,
+    SLACK,
+    WATCH,
+    MakeCluster,
+    assert_each_saw_the_earlier,
+    assert_one_cluster,
+    queue_of,
+)
 from service_monitor.lease import HOLDER_TTL
 
-HANG = 300.0  # seconds; a bound against hangs, never a measure of speed
-SLACK = 12.0  # on top of a documented worst case, for a loaded machine
-WATCH = ("--interval", "1s", "--ttl", "3s")
-
 pytestmark = pytest.mark.timeout(360)
-MakeCluster = Callable[..., Cluster]
 
 
 @pytest.fixture(params=["etcd", "etcd2", "sqlite"])
@@ -48,24 +52,6 @@ def make_cluster(
         yield make
 
 
-def holder_of(cluster: Cluster) -> Node:
-    """Wait until all queue and one holds; give that one."""
-
-    def held() -> list[dict[str, Any]] | None:
-        leases = cluster.leases()
-        full = len(leases) == len(cluster.nodes) and leases[0]["state"] == "held"
-        return leases if full else None
-
-    leases = cluster.wait_for("a full queue", held, HANG)
-    assert leases
-    return next(n for n in cluster.nodes if n.name == leases[0]["service_id"])
-
-
-def assert_one_cluster(cluster: Cluster, count: int) -> None:
-    (nodes,) = cluster.formed().values()
-    assert list(nodes.values()) == [count] * count
-
-
 @pytest.mark.promise(1, 2)
 def test_nodes_started_at_once_form_one_cluster(make_cluster: MakeCluster) -> None:
     """The one line that an operator puts before the service would not work."""
@@ -73,14 +59,10 @@ def test_nodes_started_at_once_form_one_cluster(make_cluster: MakeCluster) -> No
     cluster.start()
     cluster.wait_up(HANG)
     cluster.wait_for("the last lease's release", lambda: not cluster.leases(), HANG)
-    assert_one_cluster(cluster, 4)
-    order = cluster.order("granted")
+    assert_one_cluster(cluster)
     tokens = [int(event.detail) for event in cluster.events("granted")]
     assert tokens == sorted(set(tokens))
-    hosts = {node.name: node.host for node in cluster.nodes}
-    for place, name in enumerate(order):
-        (node,) = (n for n in cluster.nodes if n.name == name)
-        assert sorted(node.seeds) == sorted(hosts[n] for n in order[:place])
+    assert_each_saw_the_earlier(cluster)
     for node in cluster.nodes:
         node.send("service", signal.SIGTERM)
     cluster.wait_for("nobody up", lambda: not cluster.hosts(), HANG)
@@ -93,7 +75,7 @@ def test_a_slow_boot_outlives_the_keepalive(make_cluster: MakeCluster) -> None:
     """The next node would start beside one that takes longer than 30 s."""
     cluster = make_cluster(2, boot=HOLDER_TTL + 3)
     cluster.start()
-    first = holder_of(cluster)
+    first, _ = queue_of(cluster, 2)
     cluster.wait_up(HANG, [first])
     (up,) = first.events("healthy")
     cluster.wait_for("the next", lambda: len(cluster.order("granted")) == 2, HANG)
@@ -108,7 +90,7 @@ def test_a_node_that_dies_while_it_boots(make_cluster: MakeCluster) -> None:
     """One dead machine would hold up all others for the lease timeout."""
     cluster = make_cluster(2, boot=60, acquire_options=("--lease-timeout", "10m"))
     cluster.start()
-    dead = holder_of(cluster)
+    dead, _ = queue_of(cluster, 2)
     cluster.wait_for("its start", lambda: dead.name in cluster.order("started"), HANG)
     began = time.monotonic()
     dead.send("service", signal.SIGKILL)

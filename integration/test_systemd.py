@@ -23,15 +23,14 @@ from integration import fake_elasticsearch, images
 from integration.conftest import Containers
 from integration.etcd import network, start_etcd
 from integration.images import ROOT
+from integration.recipes import pasted
 from integration.test_containers import ASK
 from integration.test_image import eventually
-from tests.test_docs import sections
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
 pytestmark = pytest.mark.docker
-RECIPES = ROOT / "docs/recipes"
 BOOTED = 30.0
 MACHINE: dict[str, Any] = {
     "cap_add": ["SYS_ADMIN"],
@@ -51,12 +50,6 @@ MACHINE: dict[str, Any] = {
         },
     },
 }
-
-
-def pasted(page: str, heading: str) -> list[str]:
-    """Give the lines that a recipe has the reader paste under a heading."""
-    text = sections((RECIPES / page).read_text())[heading]
-    return re.findall(r"^    (\S.*)$", text, re.MULTILINE)
 
 
 @dataclass(frozen=True)
