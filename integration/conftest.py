@@ -27,6 +27,8 @@ REQUIRED = os.environ.get("REQUIRE_DOCKER") == "1"
 NEEDS_ROOT = "needs root"
 EXCUSES = (NEEDS_ROOT, ELSEWHERE)
 """One is in the reason of a skip that an engine is no help against."""
+_NO_ENGINE = "no Docker engine answers"
+_HINT = "start an engine; REQUIRE_DOCKER=1 makes each of them a failure"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,10 +63,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, or with REQUIRE_DOCKER=1 fail, what needs an engine that is not there."""
     if item.get_closest_marker("docker") and not docker_available():
         if REQUIRED:
-            pytest.fail("no Docker engine answers", pytrace=False)
-        pytest.skip(
-            "no Docker engine answers; set REQUIRE_DOCKER=1 to make this a failure"
-        )
+            pytest.fail(_NO_ENGINE, pytrace=False)
+        pytest.skip(f"{_NO_ENGINE}; {_HINT}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,6 +77,15 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
     """Turn the skip of a whole module into a failure with REQUIRE_DOCKER=1."""
     return (yield from _no_skips())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Let a run without containers not look like one with them."""
+    skips = terminalreporter.stats.get("skipped", ())
+    lost = sum(_NO_ENGINE in str(report.longrepr) for report in skips)
+    if lost:
+        terminalreporter.section("NO CONTAINERS", red=True, bold=True)
+        terminalreporter.line(f"{lost} tests about containers were not run: {_HINT}")
 
 
 def _no_skips() -> Generator[None, Any, Any]:
