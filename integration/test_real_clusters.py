@@ -6,6 +6,7 @@ Slow, so in an environment of its own: `tox -e real`.
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ class Example(ABC):
     url: str
     node: str
     watch = ""
+    begun: str  # it is there as soon as the first node has begun to found
     page: tuple[str, str]  # the recipe, and the heading above the lines to paste
 
     @property
@@ -83,6 +85,7 @@ class Galera(Example):
     directory = ROOT / "examples/galera"
     nodes = ("galera-1", "galera-2", "galera-3")
     label, url, node = "galera", "http://127.0.0.1:9200/", "galera-node"
+    begun = "/var/lib/mysql/founding"
     page = "galera.md", "MariaDB Galera"
     rows = 0
 
@@ -128,6 +131,7 @@ class RabbitMQ(Example):
     directory = ROOT / "examples/rabbitmq"
     nodes = ("rabbit-1", "rabbit-2", "rabbit-3")
     label, url, node = "rabbitmq", "tcp://127.0.0.1:5672", "rabbitmq-node"
+    begun = "/var/lib/rabbitmq/mnesia/rabbit@rabbit-1"
     watch = "--host=$$(hostname)"
     page = "rabbitmq.md", "RabbitMQ"
     users = 0
@@ -208,6 +212,21 @@ def test_an_empty_disk_may_be_forbidden_to_found(example: Example) -> None:
             "it refuses",
             30,
         )
+
+
+@pytest.mark.parametrize("later", [0.0, 2.0, 4.0])
+def test_a_founder_killed_in_its_first_start_founds(
+    example: Example, later: float
+) -> None:
+    """One crash in the very first start would need somebody to empty the disk."""
+    node = example.nodes[0]
+    with started(example.file, {}, "etcd", node) as project:
+        begun = ("test", "-e", example.begun)
+        project.until(lambda: project.ask(node, *begun) is not None, "it founds", 30)
+        time.sleep(later)
+        project.kill(node)
+        project.run("up", "-d", node)
+        project.until(lambda: example.members(project, node), "it is up", 90)
 
 
 @pytest.fixture(scope="module")

@@ -383,6 +383,40 @@ def test_stopped_while_it_queues(queued: tuple[Machine, Machine]) -> None:
         assert waiter.sh(f"systemctl is-active {unit}", None) == "inactive\n"
 
 
+# Stands for systemd: what a container sends reaches this socket, or does not.
+NOTIFIED = """
+import socket, subprocess
+address, inside = "/run/notified", "/opt/service-monitor/bin/python"
+send = '''import os, socket
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+for line in ("STATUS=position 1", "EXTEND_TIMEOUT_USEC=1", "WATCHDOG=1", "READY=1"):
+    sock.sendto(line.encode(), os.environ["NOTIFY_SOCKET"])'''
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    sock.bind(address)
+    sock.settimeout(20)
+    command = f"env NOTIFY_SOCKET={address} podman run --rm"
+    options = "--network=host", "--cgroups=disabled", "--sdnotify=container"
+    argv = [*command.split(), *options, "--entrypoint", inside, "localhost/es"]
+    subprocess.run([*argv, "-c", send], check=True)
+    said = ""
+    while "READY=1" not in said:
+        said += sock.recv(4096).decode() + "\\n"
+print(said)
+"""
+
+
+@SLOW
+@pytest.mark.parametrize("machines", VARIANTS[2:3], indirect=True)
+def test_what_podman_passes_on_is_what_the_page_says(machines: list[Machine]) -> None:
+    """The start timeout would be taken out, and a node be killed for waiting."""
+    said = machines[0].sh(f"python3 -c {shlex.quote(NOTIFIED)}").splitlines()
+    sent = ("STATUS=position 1", "EXTEND_TIMEOUT_USEC=1", "WATCHDOG=1", "READY=1")
+    passed = [line for line in sent if line in said]
+    assert passed == ["STATUS=position 1", "WATCHDOG=1", "READY=1"], said
+    unit = machines[0].sh("systemctl cat es.service")
+    assert "\nTimeoutStartSec=infinity\n" in unit
+
+
 @SLOW
 @pytest.mark.parametrize("machines", VARIANTS, indirect=True)
 def test_systemd_finds_no_fault_with_the_units(machines: list[Machine]) -> None:

@@ -57,7 +57,7 @@ def cli() -> None:
     What a node does:
       service-monitor acquire-lease --label=es || exit    # wait for its turn
       hosts=$(service-monitor hosts --label=es) || exit   # whom to join
-      elasticsearch -Ediscovery.seed_hosts="$hosts" &
+      start-es "$hosts" &                                 # empty: it is the first
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
 
     \b
