@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from service_monitor import options, values
+from service_monitor import DISTRIBUTION, options, values
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import (
     ConfigError,
@@ -49,7 +49,7 @@ OUTPUT_LOST = 74  # sysexits.h EX_IOERR
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88}
 )
-@click.version_option(package_name="service-monitor", prog_name="service-monitor")
+@click.version_option(package_name=DISTRIBUTION, prog_name="service-monitor")
 def cli() -> None:
     """Ordered, health-gated startup and honest discovery for clustered services.
 

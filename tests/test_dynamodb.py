@@ -191,7 +191,9 @@ def test_boto3_that_is_not_there_is_a_usage_error(
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.delitem(sys.modules, "service_monitor.stores.dynamodb")
     monkeypatch.delitem(sys.modules, "service_monitor.stores.aws")
-    with pytest.raises(ConfigError, match=r"pip install 'service_monitor\[dynamodb\]'"):
+    with pytest.raises(
+        ConfigError, match=r"pip install 'service-monitor-lease\[dynamodb\]'"
+    ):
         open_store("dynamodb://table?region=eu-west-1", Stop(), {})
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from service_monitor import DISTRIBUTION
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import (
     ConfigError,
@@ -44,7 +45,7 @@ try:
     from botocore.parsers import ResponseParserError
 except ImportError as error:
     raise ConfigError(
-        f"dynamodb:// needs boto3 ({error}): pip install 'service_monitor[dynamodb]'"
+        f"dynamodb:// needs boto3 ({error}): pip install '{DISTRIBUTION}[dynamodb]'"
     ) from error
 
 ATTEMPT = 2.0

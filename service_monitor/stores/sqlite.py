@@ -1,8 +1,8 @@
 """One SQLite file as the store: one machine, any number of processes and containers.
 
-Deadlines are CLOCK_BOOTTIME seconds beside the boot id, so no wall clock is involved: a
-record of an earlier boot is dead. One counter orders everything, so no number is ever
-used twice, also not after a deletion.
+Deadlines are seconds of the machine's CLOCK_BOOTTIME, so no wall clock is involved;
+`sqlite_rows` says which records are alive. One counter orders everything, so no number
+is ever used twice, also not after a deletion.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from service_monitor.calls import Stop
 from service_monitor.errors import (
@@ -22,6 +21,8 @@ from service_monitor.errors import (
     StoreUnavailable,
 )
 from service_monitor.records import Record, Snapshot
+from service_monitor.stores import machine, sqlite_rows
+from service_monitor.stores.sqlite_rows import Boot, Row, read_rows
 from service_monitor.timing import now
 
 _POLL = 0.1
@@ -29,21 +30,6 @@ _POLL = 0.1
 
 _BUSY = 2.0
 """Seconds to wait for another writer's transaction, which takes milliseconds."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS revision (n INTEGER NOT NULL);
-INSERT INTO revision SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM revision);
-CREATE TABLE IF NOT EXISTS records (
-    key TEXT PRIMARY KEY, value TEXT NOT NULL, created INTEGER NOT NULL,
-    version INTEGER NOT NULL, deadline REAL NOT NULL, boot TEXT NOT NULL
-) WITHOUT ROWID;
-"""
-_FIELDS = "key, value, created, version"
-
-
-def boot_id() -> str:
-    """Return what names this boot of this kernel, the same in every container."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class SqliteStore:
@@ -53,13 +39,15 @@ class SqliteStore:
         self,
         path: str,
         stop: Stop,
-        clock: Callable[[], float] = now,
-        boot: Callable[[], str] = boot_id,
+        clock: Callable[[], float] = machine.clock,
+        boot: Callable[[], str] = machine.boot_id,
+        genuine: Callable[[str], bool] = machine.is_genuine,
     ) -> None:
+        clock()  # a machine that cannot tell it has no use for this store
         self._path = path
         self._stop = stop
         self._clock = clock
-        self._boot = boot()
+        self._boot = Boot(name := boot(), genuine(name))
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
@@ -68,11 +56,12 @@ class SqliteStore:
         with self._transaction() as db:
             if found := self._get(db, key):
                 raise KeyExists(found)
-            revision = self._next(db)
+            revision, deadline = self._next(db), self._clock() + ttl
             db.execute(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
-                (key, value, revision, revision, self._clock() + ttl, self._boot),
+                "REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)",
+                (key, value, revision, revision, deadline, self._boot.name),
             )
+            sqlite_rows.write_span(db, key, deadline, ttl, self._boot)
         return Record(key, value, revision, revision)
 
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
@@ -106,16 +95,10 @@ class SqliteStore:
                 return
             if found.version != record.version:
                 raise Conflict(found)
-            db.execute("DELETE FROM records WHERE key = ?", (record.key,))
+            sqlite_rows.delete_row(db, record.key)
 
     def list(self, prefix: str) -> Snapshot:
-        with self._open() as db:
-            rows = db.execute(
-                f"SELECT {_FIELDS} FROM records WHERE boot = ? AND deadline > ?"
-                " ORDER BY created",
-                (self._boot, self._clock()),
-            ).fetchall()
-        records = (Record(*row) for row in rows)
+        records = (row.record for row in self._look())
         return Snapshot(tuple(r for r in records if _under(prefix, r)))
 
     def wait(
@@ -140,13 +123,10 @@ class SqliteStore:
         """Do nothing: a ttl goes with the write."""
 
     def time_left(self, record: Record) -> float:
-        with self._open() as db:
-            row = db.execute(
-                "SELECT deadline FROM records WHERE key = ? AND created = ?"
-                " AND boot = ?",
-                (record.key, record.created, self._boot),
-            ).fetchone()
-        return max(0.0, row[0] - self._clock()) if row else 0.0
+        for row in self._look(record.key):
+            if row.record.created == record.created:
+                return max(0.0, row.deadline - self._clock())
+        return 0.0
 
     def local_address(self) -> str:
         return "127.0.0.1"  # one machine, by definition
@@ -158,10 +138,10 @@ class SqliteStore:
             self._connection = None
 
     def _get(self, db: sqlite3.Connection, key: str) -> Record | None:
-        row = db.execute(
-            f"SELECT {_FIELDS} FROM records WHERE key = ?", (key,)
-        ).fetchone()
-        return Record(*row) if row else None
+        clock = self._clock()
+        rows = read_rows(db, key)
+        live = [row.record for row in rows if row.alive(self._boot, clock, clock)]
+        return live[0] if live else None
 
     def _same(self, db: sqlite3.Connection, record: Record) -> Record:
         found = self._get(db, record.key)
@@ -170,14 +150,30 @@ class SqliteStore:
         return found
 
     def _live(self, db: sqlite3.Connection, key: str, ttl: float) -> None:
+        deadline = self._clock() + ttl
         db.execute(
-            "UPDATE records SET deadline = ? WHERE key = ?", (self._clock() + ttl, key)
+            "UPDATE records SET deadline = ?, boot = ? WHERE key = ?",
+            (deadline, self._boot.name, key),
         )
+        sqlite_rows.write_span(db, key, deadline, ttl, self._boot)
 
     def _next(self, db: sqlite3.Connection) -> int:
         db.execute("UPDATE revision SET n = n + 1")
         row = db.execute("SELECT n FROM revision").fetchone()
         return int(row[0])
+
+    def _look(self, key: str | None = None) -> tuple[Row, ...]:
+        """Read the live rows: all, or that of one key."""
+        before = self._clock()
+        with self._open() as db:
+            rows = read_rows(db, key)
+            current = sqlite_rows.is_current(db, self._path, self._boot)
+        if not current:  # to call what others wrote dead, it has to be
+            before = self._clock()
+            with self._transaction() as db:
+                rows = read_rows(db, key)
+        after = self._clock()
+        return tuple(row for row in rows if row.alive(self._boot, before, after))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -189,10 +185,12 @@ class SqliteStore:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
-                db.execute(
-                    "DELETE FROM records WHERE boot != ? OR deadline <= ?",
-                    (self._boot, self._clock()),
-                )
+                if not sqlite_rows.is_current(db, self._path, self._boot):
+                    sqlite_rows.make_current(db, self._boot)
+                clock = self._clock()
+                for row in read_rows(db):
+                    if row.expired(self._boot, clock, clock):
+                        sqlite_rows.delete_row(db, row.record.key)
                 yield db
             except BaseException:
                 if db.in_transaction:
@@ -220,7 +218,7 @@ class SqliteStore:
             self._path, timeout=busy, isolation_level=None, check_same_thread=False
         )
         self._use_wal(db, busy)
-        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {sqlite_rows.SCHEMA} COMMIT;")
         self._opened = self._identity()
         return db
 

@@ -1,0 +1,130 @@
+"""When a row of the SQLite store is alive: pure, by the machine's clock and its boots.
+
+1. A row lives while its deadline is ahead, and no further than its ttl: what is further
+   was written before the clock began anew. That needs no boot id.
+2. A row of another boot of this machine is dead at once, if both boot ids are genuine.
+   A boot id that may be a container's own proves nothing.
+3. Only what rule 1 calls dead is deleted: a boot id alone never means that.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from service_monitor.errors import StoreRefused
+from service_monitor.records import Record
+
+SLACK = 0.1
+"""Seconds by which a deadline may be further away than the ttl: rounding."""
+UNSTATED_TTL = 300.0
+"""Seconds that count as the ttl of what an older release wrote in another boot."""
+
+# An older release may use the file at the same time. It knows the table `records`, and
+# writes all its columns by position; so what is new has a table of its own, which is
+# right as long as it has the row's deadline.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS revision (n INTEGER NOT NULL);
+INSERT INTO revision SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM revision);
+CREATE TABLE IF NOT EXISTS records (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL, created INTEGER NOT NULL,
+    version INTEGER NOT NULL, deadline REAL NOT NULL, boot TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spans (
+    key TEXT PRIMARY KEY, deadline REAL NOT NULL, ttl REAL NOT NULL,
+    genuine INTEGER NOT NULL
+) WITHOUT ROWID;
+DELETE FROM spans WHERE key NOT IN (SELECT key FROM records);
+CREATE TABLE IF NOT EXISTS boots (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL UNIQUE
+);
+"""
+_SELECT = """
+SELECT r.key, r.value, r.created, r.version, r.deadline, r.boot, s.ttl, s.genuine
+FROM records AS r LEFT JOIN spans AS s ON s.key = r.key AND s.deadline = r.deadline
+"""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What is known here of the boot that this process runs in."""
+
+    name: str
+    genuine: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record as the file has it, alive or dead; no ttl if an older release wrote."""
+
+    record: Record
+    deadline: float
+    boot: str
+    ttl: float | None
+    genuine: bool
+
+    def expired(self, boot: Boot, before: float, after: float) -> bool:
+        """Tell whether the clock alone proves it dead: rule 1.
+
+        The clock is looked at before the row was read, and after: a process may be
+        paused in between, and others renew meanwhile.
+        """
+        if self.deadline <= before:
+            return True
+        if self.ttl is None and self.boot == boot.name:
+            return False
+        ttl = UNSTATED_TTL if self.ttl is None else self.ttl
+        return self.deadline - after > ttl + SLACK
+
+    def alive(self, boot: Boot, before: float, after: float) -> bool:
+        """Tell whether it counts: rules 1 and 2."""
+        earlier = self.genuine and boot.genuine and self.boot != boot.name
+        return not earlier and not self.expired(boot, before, after)
+
+
+def read_rows(db: sqlite3.Connection, key: str | None = None) -> list[Row]:
+    """Read all rows, or that of one key, by `created`."""
+    where, values = ("", ()) if key is None else (" WHERE r.key = ?", (key,))
+    found = db.execute(f"{_SELECT}{where} ORDER BY r.created", values).fetchall()
+    return [
+        Row(Record(key, value, created, version), deadline, boot, ttl, bool(genuine))
+        for key, value, created, version, deadline, boot, ttl, genuine in found
+    ]
+
+
+def write_span(
+    db: sqlite3.Connection, key: str, deadline: float, ttl: float, boot: Boot
+) -> None:
+    """Note the ttl of the row of that key, and whose boot it names."""
+    db.execute(
+        "REPLACE INTO spans VALUES (?, ?, ?, ?)", (key, deadline, ttl, boot.genuine)
+    )
+
+
+def delete_row(db: sqlite3.Connection, key: str) -> None:
+    """Delete the row of that key, if there is one."""
+    db.execute("DELETE FROM records WHERE key = ?", (key,))
+    db.execute("DELETE FROM spans WHERE key = ?", (key,))
+
+
+def is_current(db: sqlite3.Connection, path: str, boot: Boot) -> bool:
+    """Tell whether this boot is the last one that used the file.
+
+    A reboot has a new boot id, so the last one never comes back. If an earlier one is
+    still there, two kernels share the file. Raises `StoreRefused` then.
+    """
+    if not boot.genuine:
+        return True
+    boots = [row[0] for row in db.execute("SELECT boot FROM boots ORDER BY n")]
+    if boot.name in boots[:-1]:
+        raise StoreRefused(
+            f"{path}: another kernel has used this file since this one began to: a "
+            "virtual machine, a sandbox, or another machine. SQLite is for one "
+            "kernel: give each a file of its own, or use etcd"
+        )
+    return boots[-1:] == [boot.name]
+
+
+def make_current(db: sqlite3.Connection, boot: Boot) -> None:
+    """Note that this boot uses the file: all others have ended, or are refused."""
+    db.execute("INSERT OR IGNORE INTO boots (boot) VALUES (?)", (boot.name,))
