@@ -25,7 +25,7 @@ RUN pip wheel --no-deps --no-build-isolation -w /wheels . \
  && rm /opt/service-monitor/bin/*ctivate*
 # The kernel drops a SIGTERM for PID 1 that comes while Python is still booting, but keeps
 # one that is blocked; the program asks for it as soon as it can. So start it blocked.
-RUN sed -i '1s:#!:#!/usr/bin/env -S --block-signal=TERM,INT :' \
+RUN sed -i '1s:#!:#!/usr/bin/env -S --block-signal=TERM,INT,HUP,QUIT,PWR,USR1,USR2,WINCH,RTMIN+3 :' \
         /opt/service-monitor/bin/service-monitor
 
 FROM python:3.13-slim

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
+
+from service_monitor.node import signals
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
     from service_monitor.calls import Stop
 
-_ENDING = {signal.SIGTERM, signal.SIGINT}
+BROKEN = 70
+"""Exit code for a fault of ours; sysexits.h EX_SOFTWARE."""
 
 
 def main() -> None:
     """Run the command line and exit.
 
-    The signals are blocked and taken by a thread, so none can strike between two lines
-    of the code that cleans up, and they work for PID 1, which has no default actions.
+    It runs in a thread of its own. The main thread takes the signals and collects
+    orphans: both go on whatever the command is busy with.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    import io
+    heeded = signals.block()
     import threading
-    from contextlib import suppress
 
     from service_monitor.calls import Stop
+    from service_monitor.node.reaper import collect_orphans
 
     stop = Stop()
-    threading.Thread(target=_obey, args=(stop,), daemon=True).start()
+    collect_orphans()
+    threading.Thread(target=_command, args=(stop,), daemon=True).start()
+    signals.obey(stop, heeded)
+
+
+def _command(stop: Stop) -> None:
+    code = BROKEN
+    try:
+        code = _run(stop)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # a thread may hang in a resolver that nothing interrupts
+
+
+def _run(stop: Stop) -> int:
+    import io
+    from contextlib import suppress
+
     from service_monitor.cli import main as run  # slow
 
     for stream in sys.stdout, sys.stderr:
@@ -38,20 +58,7 @@ def main() -> None:
     if sys.stderr is not None:
         with suppress(OSError):  # full or gone: that must not change the exit code
             sys.stderr.flush()
-    os._exit(code)  # at once: a thread may hang in a resolver that nothing interrupts
-
-
-def _obey(stop: Stop) -> None:
-    """Pass the signals on; end the process if after the first that takes too long."""
-    received = signal.sigwait(_ENDING)
-    stop.request(received)
-    # That long it takes only for what is not ours: a full pipe, a disk.
-    begun = time.monotonic()
-    while (left := begun + stop.patience - time.monotonic()) > 0:
-        if again := signal.sigtimedwait(_ENDING, left):
-            stop.request(again.si_signo)
-    stop.last_act()
-    os._exit(128 + received)
+    return code
 
 
 if __name__ == "__main__":

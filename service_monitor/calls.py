@@ -42,6 +42,10 @@ class Stop:
         """Seconds after a signal until the process is ended by force."""
         self.last_act: Callable[[], None] = lambda: None
         """What is done just before that."""
+        self.pass_on: Callable[[int], bool] = lambda _: False
+        """Takes a signal that is COMMAND's own; tells whether COMMAND runs."""
+        self.also: int | None = None
+        """One of those that is to be a stop all the same."""
         self._deadline = float("inf")
         self._at: float | None = None
         self._lock = threading.Lock()

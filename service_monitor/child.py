@@ -1,5 +1,5 @@
 """A command as our child: started with clean signals, in a process group of its own,
-reaped, and stopped with all that it started."""
+watched, and stopped with all that it started."""
 
 from __future__ import annotations
 
@@ -14,16 +14,10 @@ from pathlib import Path
 
 from service_monitor.calls import Stop
 from service_monitor.errors import CannotStart
+from service_monitor.node.signals import for_command
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
-
-FORWARDED = (
-    *(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
-    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
-)
-"""Signals that are the command's alone. SIGTERM and SIGINT reach it after we have
-deregistered; the others are the kernel's, or job control."""
 
 KILL_WAIT = 2.0
 """Seconds for the kernel to end what was sent SIGKILL; a dead disk may hold that up."""
@@ -32,36 +26,43 @@ _POLL = 0.05
 
 
 class Child:
-    """A running command; its exit calls `ended` with the code, from a thread."""
+    """A running command; its exit calls `ended` with the code, from a thread.
+
+    It stays a zombie until `stop` has ended its process group: so long no other process
+    can get its number, and no signal of ours a stranger.
+    """
 
     def __init__(
         self,
         argv: tuple[str, ...],
         environ: Mapping[str, str],
         ended: Callable[[int], None],
+        *,
+        alone: bool = False,
     ) -> None:
+        """Start it; with `alone` signals are for it, not for all that it started."""
         self._ended = ended
+        self._alone = alone
         self._code: int | None = None
         self._name = argv[0]
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no exit could be seen
+        self._lock = threading.Lock()
+        self._collected = False
         try:
-            # As if started by a shell: Python ignores two signals, we block two more.
+            # Whatever our parent, Python or we ourselves have set is not for it.
             self._pid = os.posix_spawnp(
                 argv[0],
                 argv,
                 environ,
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
         except OSError as error:
             raise CannotStart(argv[0], error) from error
-        for number in FORWARDED:
-            signal.signal(number, lambda received, _: self.send(received))
         try:
-            threading.Thread(target=self._reap, daemon=True).start()
+            threading.Thread(target=self._watch, daemon=True).start()
         except RuntimeError as error:  # at the limit of processes
-            self.send(signal.SIGKILL)
+            self.kill()
             os.waitpid(self._pid, 0)
             failure = OSError(errno.EAGAIN, str(error))
             raise CannotStart(argv[0], failure) from error
@@ -71,40 +72,68 @@ class Child:
         """Return its exit code, 128 plus the signal's number; None while it runs."""
         return self._code
 
-    def send(self, number: int) -> None:
-        """Send a signal to its process group, if there is anything left of that."""
-        try:
-            os.killpg(self._pid, number)
-        except ProcessLookupError:
-            pass
-        except PermissionError as error:  # it is another user by now
-            log.warning("cannot send signal %d to %s: %s", number, self._name, error)
+    def send(self, number: int) -> bool:
+        """Send a signal to it, or to its whole group; return whether it still runs."""
+        if self._code is not None:
+            return False
+        self._signal(number, self._alone)
+        return True
+
+    def kill(self) -> None:
+        """End all that is left of its process group at once."""
+        self._signal(signal.SIGKILL)
 
     def stop(self, number: int, timeout: float, stop: Stop) -> None:
         """Send a signal, and SIGKILL to what is left after `timeout` seconds; block.
 
         A signal to us in the meantime goes on to it.
         """
-        self.send(number)
-        if not self.wait(timeout, stop):
+        if not self._gone():
+            self._tell(number)
+        if not self._wait(timeout, stop):
             log.warning(
                 "%s still runs %s after signal %d: killing it",
                 self._name,
                 format_duration(timeout),
                 number,
             )
-            self.send(signal.SIGKILL)
-            if not self.wait(KILL_WAIT, stop):
+            self.kill()
+            if not self._wait(KILL_WAIT, stop):
                 log.error("%s survives SIGKILL: left behind", self._name)
+                return
+        with self._lock:
+            self._collected = True
+            os.waitpid(self._pid, 0)
 
-    def wait(self, seconds: float, stop: Stop) -> bool:
+    def _tell(self, number: int) -> None:
+        """Send a stop signal, and let go on what stands still: it could not obey."""
+        if not self._alone:
+            self._signal(number)
+        elif self._code is None:
+            self._signal(number, alone=True)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int, alone: bool = False) -> None:
+        with self._lock:
+            if self._collected:
+                return
+            try:
+                (os.kill if alone else os.killpg)(self._pid, number)
+            except ProcessLookupError:
+                pass
+            except PermissionError as error:  # it is another user by now
+                log.warning(
+                    "cannot send signal %d to %s: %s", number, self._name, error
+                )
+
+    def _wait(self, seconds: float, stop: Stop) -> bool:
         """Wait until its whole group is gone; return whether it is."""
         deadline = now() + seconds
         while not self._gone() and (left := deadline - now()) > 0:
             stop.wait(min(_POLL, left))
             if stop.requested:
                 stop.resume()
-                self.send(stop.signal or signal.SIGTERM)
+                self._tell(for_command(stop.signal))
         return self._gone()
 
     def _gone(self) -> bool:
@@ -118,13 +147,26 @@ class Child:
                     return False
         return True
 
-    def _reap(self) -> None:
-        """Collect its exit; as PID 1 that of every orphan too, as nobody else does."""
-        whom = -1 if os.getpid() == 1 else self._pid
-        with suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(whom, 0)
-                if pid == self._pid:
-                    code = os.waitstatus_to_exitcode(status)
-                    self._code = 128 - code if code < 0 else code
-                    self._ended(self._code)
+    def _watch(self) -> None:
+        """Wait for its exit, without collecting it, and tell when it stands still."""
+        changes = os.WEXITED | os.WSTOPPED
+        while found := os.waitid(os.P_PID, self._pid, changes | os.WNOWAIT):
+            if found.si_code not in (os.CLD_STOPPED, os.CLD_TRAPPED):
+                break
+            if os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOHANG):
+                self._say_stopped(found.si_status)
+        assert found
+        exited = found.si_code == os.CLD_EXITED
+        self._code = found.si_status if exited else 128 + found.si_status
+        self._ended(self._code)
+
+    def _say_stopped(self, number: int) -> None:
+        why = signal.Signals(number).name
+        if number in (signal.SIGTTIN, signal.SIGTTOU):
+            why += ", as it uses the terminal, and is in the background of that"
+        log.warning(
+            "%s stands still (%s): kill -CONT %d lets it go on",
+            self._name,
+            why,
+            self._pid,
+        )

@@ -69,7 +69,7 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=Command, exits={0: "ended by SIGTERM or SIGINT"}, signalled={})
+@cli.command(cls=Command, exits={0: "ended by a signal"}, signalled={})
 @options.label
 @options.service_id
 @options.probing
@@ -81,8 +81,8 @@ def watch(stop: Stop, /, **given: Any) -> None:
     """Probe a service, publish its state, pass the turn on.
 
     Up means 2xx. A service that is up is listed by `hosts`; the startup lease of this
-    service id is released as soon as it is up. Runs until SIGTERM or SIGINT, then
-    deregisters at once.
+    service id is released as soon as it is up. Runs until SIGTERM, SIGINT or SIGHUP,
+    then deregisters at once.
 
     \b
     Example:
@@ -134,6 +134,18 @@ def watch(stop: Stop, /, **given: Any) -> None:
     help="How long COMMAND may take to stop, then SIGKILL.",
 )
 @option(
+    "--stop-whom",
+    type=click.Choice(["group", "command"]),
+    default="group",
+    help="Whom the stop goes to: COMMAND with all that it started, or it alone.",
+)
+@option(
+    "--stop-signal",
+    type=values.SIGNAL,
+    help="Stop at this one too, though it is COMMAND's own while that runs: USR1, "
+    "WINCH ...",
+)
+@option(
     "--drain",
     type=values.DURATION_OR_0,
     default="0s",
@@ -159,6 +171,7 @@ def run(stop: Stop, /, **given: Any) -> int:
     from service_monitor.runner import Plan, Runner
 
     command, notifier = given["command"], _notifier(given)
+    stop.also = given["stop_signal"]
     if shutil.which(command[0]) is None:
         raise ConfigError(f"COMMAND {quoted(command[0])}: there is no such program")
     new_watcher = _watching(given, stop, notifier)
@@ -172,6 +185,7 @@ def run(stop: Stop, /, **given: Any) -> int:
             stop_if_lost=given["on_lease_lost"] == "stop",
             stop_timeout=given["stop_timeout"],
             drain=given["drain"],
+            stop_alone=given["stop_whom"] == "command",
         )
         request = request_of(watcher.service.host)
         return Runner(store, request, plan, watcher, stop, notifier).run()

@@ -28,7 +28,12 @@ _EXITS = {
     74: "the output cannot be written",
 }
 STORE_FAILED = {69: "the store cannot be reached or refuses us"}
-_SIGNALLED = {130: "ended by SIGINT", 143: "ended by SIGTERM"}
+_SIGNALLED = {
+    129: "ended by SIGHUP",
+    130: "ended by SIGINT",
+    131: "ended by SIGQUIT",
+    143: "ended by SIGTERM",
+}
 
 
 class Command(click.Command):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import threading
 import time
 from contextlib import suppress
@@ -21,6 +20,7 @@ from service_monitor.errors import (
     StoreError,
 )
 from service_monitor.lease import Lease, Request
+from service_monitor.node.signals import for_command
 from service_monitor.notify import Notifier
 from service_monitor.records import hosts_prefix, nonce_of
 from service_monitor.registry import up_hosts
@@ -53,6 +53,8 @@ class Plan:
     stop_if_lost: bool
     stop_timeout: float
     drain: float
+    stop_alone: bool = False
+    """Whether signals are for the command only, and not for all that it started."""
 
 
 class Runner:
@@ -133,8 +135,8 @@ class Runner:
         # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
         self._stop.patience = plan.drain + plan.stop_timeout + ours
-        child = Child(plan.command, environ, self._ended)
-        self._stop.last_act = lambda: child.send(signal.SIGKILL)
+        child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
+        self._stop.last_act, self._stop.pass_on = child.kill, child.send
         return child
 
     def _ended(self, code: int) -> None:
@@ -198,7 +200,7 @@ class Runner:
             stop.resume()  # a second signal ends the drain
         if child.code is None:
             log.info("stopping %s", plan.command[0])
-        child.stop(stop.signal or signal.SIGTERM, plan.stop_timeout, stop)
+        child.stop(for_command(stop.signal), plan.stop_timeout, stop)
         log.info("%s ended with exit code %s", plan.command[0], child.code)
 
     def _give_back(self, lease: Lease | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ import click
 
 from service_monitor.addresses import is_host, split_port
 from service_monitor.errors import ConfigError
+from service_monitor.node.signals import PASSED_ON, STOPS
 from service_monitor.records import NAME
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import parse_duration
@@ -180,6 +182,19 @@ def read_duration_or_0(text: str) -> float:
     return 0.0 if re.fullmatch("0(ms|s|m|h|d)?", text.strip()) else parse_duration(text)
 
 
+def read_signal(text: str) -> int:
+    """Read a signal as STOPSIGNAL and KillSignal have it: USR1, SIGRTMIN+4 or 10."""
+    parts = re.fullmatch("(?:SIG)?([A-Z0-9]+)([+-][0-9]+)?", text.strip().upper())
+    name, more = parts.groups() if parts else ("", None)
+    base = signal.Signals.__members__.get(f"SIG{name}") or re.fullmatch("[0-9]+", name)
+    if base is None:
+        raise ValueError("is no signal: write it as USR1, SIGWINCH or RTMIN+4")
+    number = int(base if isinstance(base, int) else base[0]) + int(more or 0)
+    if number not in STOPS | PASSED_ON:
+        raise ValueError("is no signal that may mean a stop, as USR1 or WINCH may")
+    return number
+
+
 def masked(url: str) -> str:
     """Quote a URL without its password."""
     return quoted(mask_url(url))
@@ -197,6 +212,7 @@ DURATION = _Type("duration", parse_duration)
 DURATION_OR_0 = _Type("duration", read_duration_or_0)
 COUNT = _Type("n", read_number)
 PORT = _Type("port", partial(read_number, most=65535))
+SIGNAL = _Type("signal", read_signal)
 TOKEN = _Type("token", partial(read_number, most=2**63 - 1))
 
 

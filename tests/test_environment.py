@@ -32,6 +32,8 @@ VALUES = {
     "on_lease_timeout": "start",
     "on_lease_lost": "stop",
     "stop_timeout": "20s",
+    "stop_whom": "command",
+    "stop_signal": "USR1",
     "drain": "3s",
     "heartbeat_file": "/tmp/beat",
 }

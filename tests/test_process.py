@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from service_monitor import __main__ as process
 from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.node import signals
 from service_monitor.stores import Store
 from service_monitor.timing import now
 from tests.commands import (
@@ -32,17 +37,22 @@ from tests.commands import (
 from tests.conftest import Serve
 from tests.loopback import answering, hanging, status
 
+STOPS = [
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPWR),
+    *(signal.SIGRTMIN + 3, signal.SIGRTMIN + 4, signal.SIGRTMAX),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
+]
+"""What an image's STOPSIGNAL, a unit's KillSignal or a terminal that closes sends."""
+
 
 def is_queued(store: Store, name: str) -> bool:
     return f"es/lease/{name}" in keys(store)
 
 
 @pytest.mark.promise(9)
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_while_queued_leaves_no_ticket(
-    run: Run, store: Store, path: Path, number: int, code: int
+    run: Run, store: Store, path: Path, number: int
 ) -> None:
     """`systemctl stop` would hang, and the queue wait for a node that is gone."""
     assert acquire(run, "es-1").code == 0
@@ -53,13 +63,13 @@ def test_a_signal_while_queued_leaves_no_ticket(
         running.send_signal(number)
         outcome = finish(running)
     assert now() - begun < STOP_GRACE + 2
-    assert (outcome.code, outcome.out) == (code, "")
+    assert (outcome.code, outcome.out) == (128 + number, "")
     assert "Traceback" not in outcome.err
     assert keys(store) == ["es/lease/es-1"]
 
 
-@pytest.mark.promise(9)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.promise(6, 9)
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_ends_watch_well(
     store: Store, path: Path, serve: Serve, number: int
 ) -> None:
@@ -75,6 +85,82 @@ def test_a_signal_ends_watch_well(
     assert keys(store) == []
 
 
+def test_a_background_command_still_ends_by_ctrl_c(
+    run: Run, store: Store, path: Path
+) -> None:
+    """A shell starts `... &` with SIGINT ignored: only SIGTERM would end it."""
+    assert acquire(run, "es-1").code == 0
+    argv = ["acquire-lease", "--label=es", "--service-id=es-2"]
+    with started(argv, environment(path), preexec_fn=in_background) as running:
+        wait_until(lambda: is_queued(store, "es-2"))
+        running.send_signal(signal.SIGINT)
+        assert finish(running).code == 130
+    assert keys(store) == ["es/lease/es-1"]
+
+
+def in_background() -> None:
+    for number in signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def under_nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_nohup_keeps_its_meaning(run: Run, store: Store, path: Path) -> None:
+    """What was started to outlive the terminal would end with it."""
+    assert acquire(run, "es-1").code == 0
+    argv = ["acquire-lease", "--label=es", "--service-id=es-2"]
+    with started(argv, environment(path), preexec_fn=under_nohup) as running:
+        wait_until(lambda: is_queued(store, "es-2"))
+        running.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.5)
+        assert is_queued(store, "es-2")
+        running.terminate()
+        assert finish(running).code == 143
+    assert keys(store) == ["es/lease/es-1"]
+
+
+def test_a_blocked_signal_is_heard(run: Run, store: Store, path: Path) -> None:
+    """A parent that blocks signals would make us deaf to the stop."""
+    assert acquire(run, "es-1").code == 0
+
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    argv = ["acquire-lease", "--label=es", "--service-id=es-2"]
+    with started(argv, environment(path), preexec_fn=block) as running:
+        wait_until(lambda: is_queued(store, "es-2"))
+        running.send_signal(signal.SIGHUP)
+        assert finish(running).code == 129
+    assert keys(store) == ["es/lease/es-1"]
+
+
+def test_a_window_that_is_resized_ends_nothing(
+    run: Run, store: Store, path: Path
+) -> None:
+    """A `watch` in a terminal would end when somebody makes the window larger."""
+    assert acquire(run, "es-1").code == 0
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    argv = ["acquire-lease", "--label=es", "--service-id=es-2"]
+    with started(argv, environment(path), preexec_fn=take_terminal) as running:
+        wait_until(lambda: is_queued(store, "es-2"))
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.5)
+        assert is_queued(store, "es-2")
+        os.close(theirs)
+        os.close(ours)  # the terminal is gone: SIGHUP
+        assert finish(running).code == 129
+    assert keys(store) == ["es/lease/es-1"]
+
+
 def test_a_watch_that_is_stopped_early_says_what_stays(
     run: Run, store: Store, path: Path
 ) -> None:
@@ -86,6 +172,66 @@ def test_a_watch_that_is_stopped_early_says_what_stays(
         outcome = finish(running)
     assert "To let the next node start now: release-lease" in outcome.err
     assert keys(store) == ["es/lease/es-1"]
+
+
+ADOPT = """
+import ctypes, os, sys
+assert not ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "2"])
+    os._exit(0)
+os.execv(sys.executable, [sys.executable, "-m", "service_monitor", *sys.argv[1:]])
+"""
+"""Gives a command an orphan as PID 1 gets them, and a child from before its `exec`."""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        WATCH,
+        ("acquire-lease", "--label=es", "--service-id=es-2"),
+        ("run", *WATCH[1:], "--service-id=es-2", "--", "sleep", "60"),
+        ("hosts", "--label=es", "--wait"),
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_orphans_are_collected_at_all_times(
+    run: Run, path: Path, argv: tuple[str, ...]
+) -> None:
+    """As PID 1 it would fill the process table with what health checks leave."""
+    assert acquire(run, "es-1").code == 0
+    command = [sys.executable, "-c", ADOPT, *argv]
+    with subprocess.Popen(command, env=environment(path)) as running:
+        try:
+            ours = psutil.Process(running.pid)
+            wait_until(lambda: [c.name() for c in ours.children()] == ["sleep"])
+            wait_until(lambda: not ours.children())
+            assert running.poll() is None
+        finally:
+            running.kill()
+
+
+def test_the_children_of_a_library_are_left_to_it(tmp_path: Path) -> None:
+    """botocore would take the credentials of its helper for missing."""
+    code = """
+import subprocess, sys, threading, time
+from service_monitor.node.reaper import collect_orphans
+collect_orphans()
+codes = []
+def use():
+    started = subprocess.Popen(["sh", "-c", "exit 7"])
+    time.sleep(0.5)
+    codes.append(started.wait())
+using = threading.Thread(target=use)
+using.start()
+while using.is_alive():
+    time.sleep(0.05)  # here handlers run
+assert codes == [7], codes
+"""
+    env = environment(tmp_path / "db")
+    done = subprocess.run([sys.executable, "-c", code], env=env, timeout=HANG)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -160,14 +306,15 @@ def test_what_is_not_ours_cannot_hold_up_the_end(
 ) -> None:
     """A pipe that nobody reads, or a dead disk, would make SIGTERM do nothing."""
     waited: list[float] = []
-    monkeypatch.setattr(signal, "sigwait", lambda _: signal.SIGTERM)
+    taken = signal.struct_siginfo([signal.SIGTERM, *[0] * 6])
+    monkeypatch.setattr(signal, "sigwaitinfo", lambda _: taken)
     monkeypatch.setattr(signal, "sigtimedwait", lambda _, left: waited.append(left))
     monkeypatch.setattr(os, "_exit", sys.exit)
     stop = Stop()
     assert stop.patience > STOP_GRACE
     stop.patience = 0.1
     with pytest.raises(SystemExit) as ended:
-        process._obey(stop)
+        signals.obey(stop, signals.STOPS)
     assert ended.value.code == 143
     assert stop.signal == signal.SIGTERM
     assert 0 < waited[0] <= 0.1

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from subprocess import Popen
 
+import psutil
 import pytest
 
 from service_monitor.calls import Stop
+from service_monitor.child import Child
 from service_monitor.lease import HOLDER_TTL
 from service_monitor.records import lease_prefix
 from service_monitor.stores import Store
@@ -130,14 +136,25 @@ def test_its_exit_code_is_the_commands(
     assert keys(store) == []
 
 
+STOPS = {
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGHUP: signal.SIGTERM,
+    signal.SIGQUIT: signal.SIGQUIT,
+    signal.SIGPWR: signal.SIGPWR,
+    signal.SIGRTMIN + 3: signal.SIGRTMIN + 3,
+}
+"""What `run` is sent to stop, and what COMMAND is."""
+
+
 @pytest.mark.promise(9)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "passed"), STOPS.items())
 def test_a_signal_deregisters_first(
-    store: Store, sound: Service, number: signal.Signals
+    store: Store, sound: Service, number: int, passed: int
 ) -> None:
     """Others would be told to join a node that is going down."""
-    script = "trap 'echo got >>$SEEN; exit 3' TERM INT; echo up >$SEEN; "
-    script += "while :; do sleep 0.05; done"
+    script = 'for s in 1 2 3 10 12 15 30 37; do trap "echo got $s >>$SEEN; exit 3" $s; '
+    script += "done; echo up >$SEEN; while :; do sleep 0.05; done"
     with sound(script, "--drain=1s") as running:
         wait_until(lambda: is_up(store, UP))
         sound.wait_for("up")
@@ -147,19 +164,20 @@ def test_a_signal_deregisters_first(
         assert sound.said() == "up\n"  # draining
         assert finish(running).code == 3
     assert now() - begun >= 1
-    assert sound.said() == "up\ngot\n"
+    assert sound.said() == f"up\ngot {int(passed)}\n"
 
 
 @pytest.mark.promise(9)
+@pytest.mark.parametrize("number", [*STOPS, signal.SIGUSR1, signal.SIGWINCH])
 def test_a_signal_while_queued_starts_nothing(
-    run: Run, store: Store, sound: Service
+    run: Run, store: Store, sound: Service, number: int
 ) -> None:
     """`systemctl stop` would start what it is to stop."""
     assert acquire(run, "es-0").code == 0
     with sound("echo started >$SEEN") as running:
         wait_until(lambda: HELD in keys(store))
-        running.terminate()
-        assert finish(running).code == 143
+        running.send_signal(number)
+        assert finish(running).code == 128 + number
     assert keys(store) == ["es/lease/es-0"]
     assert sound.said() == ""
 
@@ -176,6 +194,130 @@ def test_who_does_not_stop_is_killed(store: Store, sound: Service) -> None:
     assert "sh still runs 0.3 s after signal 15: killing it" in outcome.err
     grandchild = Path(f"/proc/{sound.said().strip()}/stat")
     wait_until(lambda: not grandchild.exists() or " Z " in grandchild.read_text())
+
+
+GROUP = """
+trap 'echo command >>$SEEN; exit 3' TERM USR1
+(trap 'echo worker >>$SEEN; exit' TERM USR1; while :; do sleep 0.05; done) &
+echo up >$SEEN; while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("whom", "told", "killed"),
+    [("group", {"command", "worker"}, False), ("command", {"command"}, True)],
+)
+def test_the_stop_goes_to_whom_it_is_to(
+    sound: Service, store: Store, whom: str, told: set[str], killed: bool
+) -> None:
+    """Workers would end under the hands of the one that ends them in order."""
+    with sound(GROUP, f"--stop-whom={whom}", "--stop-timeout=700ms") as running:
+        sound.wait_for("up")
+        wait_until(lambda: is_up(store, UP))
+        running.terminate()
+        outcome = finish(running)
+    assert outcome.code == 3
+    assert set(sound.said().split()) == {"up"} | told
+    # What it left is not told, but it does not stay.
+    assert ("sh still runs 0.7 s after signal 15: killing it" in outcome.err) == killed
+    assert not left_by(sound)
+
+
+def left_by(sound: Service) -> list[psutil.Process]:
+    """Return what COMMAND has left behind."""
+    seen = {"SEEN": str(sound.seen)}
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and (
+                seen.items() <= process.environ().items()
+            ):
+                found.append(process)
+    return found
+
+
+def test_a_reload_goes_to_whom_the_stop_goes(sound: Service) -> None:
+    """It would end the workers, which have no use for it."""
+    with sound(GROUP, "--stop-whom=command", "--stop-timeout=10ms") as running:
+        sound.wait_for("up")
+        running.send_signal(signal.SIGUSR1)
+        assert finish(running).code == 3
+    assert sound.said() == "up\ncommand\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGWINCH])
+def test_the_stop_signal_of_an_image_deregisters_first(
+    store: Store, sound: Service, number: signal.Signals
+) -> None:
+    """HAProxy and httpd would drain while others are still told to join them."""
+    script = f"trap 'echo got >>$SEEN; exit 3' {number.value}; echo up >$SEEN; "
+    script += "while :; do sleep 0.05; done"
+    with sound(script, "--drain=1s", f"--stop-signal={number.name}") as running:
+        wait_until(lambda: is_up(store, UP))
+        sound.wait_for("up")
+        running.send_signal(number)
+        wait_until(lambda: keys(store) == [])
+        assert sound.said() == "up\n"  # draining
+        assert finish(running).code == 3
+    assert sound.said() == "up\ngot\n"
+
+
+@pytest.mark.parametrize("whom", ["group", "command"])
+def test_a_command_that_stands_still_is_told_and_can_be_stopped(
+    store: Store, sound: Service, whom: str
+) -> None:
+    """Nobody would know why it is down, and its stop would end in SIGKILL."""
+    script = "trap 'exit 3' TERM; echo $$ >$SEEN; while :; do sleep 0.05; done"
+    with sound(script, f"--stop-whom={whom}") as running:
+        sound.wait_for("\n")
+        wait_until(lambda: is_up(store, UP))
+        os.kill(int(sound.said()), signal.SIGSTOP)
+        child = psutil.Process(int(sound.said()))
+        wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
+        time.sleep(0.3)
+        running.terminate()
+        outcome = finish(running)
+    assert outcome.code == 3
+    said = f"sh stands still (SIGSTOP): kill -CONT {child.pid} lets it go on"
+    assert outcome.err.count(said) == 1
+
+
+def test_one_that_reads_from_the_terminal_is_told(sound: Service) -> None:
+    """It would hang without a word, as it is in the background of the terminal."""
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    argv = [*sound.argv(), "--", "sh", "-c", "echo up >$SEEN; read line"]
+    env = environment(sound.path, SEEN=str(sound.seen))
+    settings = {"stdin": theirs, "preexec_fn": take_terminal}
+    with started(argv, env, **settings) as running:
+        sound.wait_for("up")
+        time.sleep(0.5)
+        running.terminate()
+        outcome = finish(running)
+    os.close(ours)
+    os.close(theirs)
+    assert "stands still (SIGTTIN, as it uses the terminal, and is in" in outcome.err
+
+
+def test_no_signal_goes_to_a_group_that_is_gone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be that of somebody else's processes by then."""
+    sent: list[tuple[int, int]] = []
+    over = threading.Event()
+    child = Child(("true",), os.environ, lambda _: over.set())
+    assert over.wait(HANG)
+    for name in "kill", "killpg":
+        monkeypatch.setattr(os, name, lambda *args: sent.append(args))
+    assert not child.send(signal.SIGUSR1)
+    child.stop(signal.SIGTERM, 1, Stop())
+    child.kill()
+    assert sent == []
+    assert child.code == 0
 
 
 def test_what_holds_us_up_does_not_save_the_command(
@@ -250,7 +392,7 @@ def test_a_run_that_is_up_leaves_the_lease_of_the_next_alone(
     assert keys(store) == [HELD]
 
 
-@pytest.mark.parametrize("name", ["HUP", "USR1", "QUIT", "RTMIN+1"])
+@pytest.mark.parametrize("name", ["USR1", "USR2", "WINCH", "RTMIN+1"])
 def test_other_signals_are_the_commands(sound: Service, name: str) -> None:
     """A reload would end the watch instead."""
     code = "import os, signal, sys, time; seen = os.environ['SEEN']\n"
@@ -268,9 +410,19 @@ def test_other_signals_are_the_commands(sound: Service, name: str) -> None:
         assert finish(running).code == 143
 
 
+def spoil_signals() -> None:
+    """Ignore and block all that can be, as a careless parent does."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
 def test_the_command_gets_signals_as_from_a_shell(sound: Service) -> None:
-    """It could not be stopped: we block the signals that end us."""
-    with sound("exec grep -E 'SigBlk|SigIgn' /proc/self/status >$SEEN") as running:
+    """It could not be stopped: we block the signals that end us, or our parent did."""
+    script = "exec grep -E 'SigBlk|SigIgn' /proc/self/status >$SEEN"
+    argv = [*sound.argv(), "--", "sh", "-c", script]
+    env = environment(sound.path, SEEN=str(sound.seen))
+    with started(argv, env, preexec_fn=spoil_signals) as running:
         assert finish(running).code == 0
     blocked, ignored = (line.split()[1] for line in sound.said().splitlines())
     assert int(blocked, 16) == 0

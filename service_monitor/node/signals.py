@@ -1,0 +1,81 @@
+"""Which signals are a stop, and which are COMMAND's own business while it runs.
+
+Imports nothing slow: a signal may come while the rest is being imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+TYPE_CHECKING = False  # `typing` is slow, too
+if TYPE_CHECKING:
+    from service_monitor.calls import Stop
+
+STOPS = frozenset(
+    {
+        *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+        *(signal.SIGPWR, signal.SIGRTMIN + 3),  # stop an OS container: LXC, systemd
+    }
+)
+"""A stop, always."""
+PASSED_ON = frozenset(
+    {
+        *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
+        *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+    }
+    - STOPS
+)
+"""COMMAND's own while it runs, as a rule to reload. A stop while nothing runs: an image
+may have one of them as its STOPSIGNAL, and PID 1 would ignore it until SIGKILL."""
+
+
+def block() -> frozenset[int]:
+    """Keep all of these for `obey`; return them.
+
+    So none can strike between two lines of the code that cleans up, nor between the
+    start of COMMAND and that of its care; and they work for PID 1, which has no default
+    actions. They count where a parent ignored or blocked them, as a shell does with
+    SIGINT of what it starts by `&`; but SIGHUP that was ignored stays so: `nohup`.
+    """
+    heeded = set(STOPS | PASSED_ON)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        heeded.remove(signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_SETMASK, heeded)
+    for number in heeded:
+        signal.signal(number, signal.SIG_DFL)
+    return frozenset(heeded)
+
+
+def obey(stop: Stop, heeded: frozenset[int]) -> None:
+    """Take signals, for ever; end the process if after a stop that takes too long."""
+    first, end = 0, float("inf")
+    while not first or time.monotonic() < end:
+        if first:
+            taken = signal.sigtimedwait(heeded, max(0.0, end - time.monotonic()))
+        else:
+            taken = signal.sigwaitinfo(heeded)
+        if taken is None or not _is_stop(taken, stop):
+            continue
+        stop.request(taken.si_signo)
+        if not first:
+            # That long it takes only for what is not ours: a full pipe, a disk.
+            first, end = taken.si_signo, time.monotonic() + stop.patience
+    stop.last_act()
+    os._exit(128 + first)
+
+
+def _is_stop(taken: signal.struct_siginfo, stop: Stop) -> bool:
+    """Tell whether it is one; what is COMMAND's is passed on."""
+    number = taken.si_signo
+    # From the kernel itself, and not by kill: a window was resized.
+    resized = number == signal.SIGWINCH and taken.si_code > 0
+    if number in STOPS or (number == stop.also and not resized):
+        return True
+    return not (stop.pass_on(number) or resized)
+
+
+def for_command(number: int | None) -> int:
+    """Return what ends COMMAND after this one ended us: to many SIGHUP is a reload."""
+    return signal.SIGTERM if number in (None, signal.SIGHUP) else number
