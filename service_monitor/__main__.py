@@ -28,7 +28,14 @@ def main() -> None:
     from service_monitor.calls import Stop
 
     stop = Stop()
-    threading.Thread(target=_obey, args=(stop,), daemon=True).start()
+    try:
+        threading.Thread(target=_obey, args=(stop,), daemon=True).start()
+    except RuntimeError:  # nothing works without
+        from service_monitor.lacks import no_thread
+
+        lack = no_thread()
+        print(f"service-monitor: {lack}", file=sys.stderr, flush=True)
+        os._exit(lack.exit_code)
     from service_monitor.cli import main as run  # slow
 
     for stream in sys.stdout, sys.stderr:

@@ -39,6 +39,15 @@ class StoreRefused(StoreError):
     """The store answered and will not serve us (credentials, permission, version)."""
 
 
+class LocalLack(ServiceMonitorError):
+    """This machine lacks what we need: threads, open files, memory, /proc.
+
+    Neither the store nor the service is to blame. 71 is sysexits.h EX_OSERR.
+    """
+
+    exit_code = 71
+
+
 class KeyExists(ServiceMonitorError):
     """`create` found a live record under its key."""
 
