@@ -29,7 +29,14 @@ def main() -> None:
 
     stop = Stop()
     collect_orphans()
-    threading.Thread(target=_command, args=(stop,), daemon=True).start()
+    try:
+        threading.Thread(target=_command, args=(stop,), daemon=True).start()
+    except RuntimeError:  # nothing works without
+        from service_monitor.lacks import no_thread
+
+        lack = no_thread()
+        print(f"service-monitor: {lack}", file=sys.stderr, flush=True)
+        os._exit(lack.exit_code)
     signals.obey(stop, heeded)
 
 

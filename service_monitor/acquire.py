@@ -8,9 +8,10 @@ import random
 
 from service_monitor import queue
 from service_monitor.calls import STOP_GRACE, Stop
-from service_monitor.errors import AcquireTimeout, Stopped, StoreError
+from service_monitor.errors import AcquireTimeout, Stopped, StoreRefused
 from service_monitor.lease import Contender, Lease, Request, Waiting
 from service_monitor.notify import Notifier
+from service_monitor.recipes.trouble import FAILURES, Failure, Trouble, told
 from service_monitor.stores import Store
 from service_monitor.timing import format_duration, now
 
@@ -33,18 +34,22 @@ def acquire(
 
     The notifier is told at each look why it waits.
 
-    Outages of the store are waited out. Raises `AcquireTimeout`, `Replaced` and
-    `Stopped`; then nothing of ours stays in the store.
+    Outages of the store are waited out, and so is what this machine lacks. Raises
+    `AcquireTimeout`, `Replaced` and `Stopped`, and `StoreRefused` if the store refuses
+    us before it ever let us queue: no waiting lifts that. Then nothing of ours stays in
+    the store.
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
     contender, diary = Contender(store, request, check=stop.check), _Diary(request)
     notifier = notifier or Notifier()
+    queued = refused = False
     try:
         stop.check()
         while True:
             try:
                 outcome = contender.step()
+                queued = True
                 if isinstance(outcome, Lease):
                     stop.check()
                     log.info(
@@ -61,7 +66,10 @@ def acquire(
                     notifier.queued(diary.summary())
                     _wait(store, outcome, deadline - now(), stop)
                     diary.recovered()
-            except StoreError as error:
+            except FAILURES as error:
+                if isinstance(error, StoreRefused) and not queued:
+                    refused = True
+                    raise
                 diary.trouble(error)
                 over = now() >= deadline
                 if not over:
@@ -74,12 +82,13 @@ def acquire(
         stop.limit(STOP_GRACE)
         try:
             contender.leave()
-        except (StoreError, Stopped) as error:
-            log.warning(
-                "cannot take the ticket back, it lapses within %s: %s",
-                format_duration(contender.lapses_within),
-                error,
-            )
+        except (*FAILURES, Stopped) as error:
+            if not refused:  # else there is none, and the error says why
+                log.warning(
+                    "cannot take the ticket back, it lapses within %s: %s",
+                    format_duration(contender.lapses_within),
+                    error,
+                )
         raise
 
 
@@ -98,13 +107,12 @@ class _Diary:
         self._request = request
         self._state = "the queue was never seen"
         self._failures = 0
-        self._failure: StoreError | None = None
+        self._trouble = Trouble("trying on")
 
     def recovered(self) -> None:
         """Log the end of an outage: looking and waiting both work again."""
-        if self._failure:
-            log.info("the store is back")
-        self._failures, self._failure = 0, None
+        self._trouble.over()
+        self._failures = 0
 
     def note(self, outcome: Waiting) -> None:
         """Log the place in the queue and who holds, when they change."""
@@ -113,12 +121,10 @@ class _Diary:
             log.info("label %s: waiting, %s", self._request.label, state)
         self._state = state
 
-    def trouble(self, error: StoreError) -> None:
-        """Log that the store is of no use, once an outage."""
-        if self._failure is None:
-            log.warning("the store does not serve us, trying on: %s", error)
+    def trouble(self, error: Failure) -> None:
+        """Log that the store, or this machine, is of no use, once an outage."""
+        self._trouble.met(error)
         self._failures += 1
-        self._failure = error
 
     def backoff(self) -> float:
         """Return the seconds until the next try: 0.1 doubling up to 2, with jitter."""
@@ -127,8 +133,8 @@ class _Diary:
 
     def summary(self) -> str:
         """Say in one line how the wait goes."""
-        if self._failure:
-            return f"{self._state}; the store does not serve us: {self._failure}"
+        if self._trouble.failure:
+            return f"{self._state}; {told(self._trouble.failure)}"
         return self._state
 
     def verdict(self, timeout: float) -> str:
@@ -137,6 +143,6 @@ class _Diary:
             f"label {self._request.label}: lease not acquired within "
             f"{format_duration(timeout)}: {self.summary()}"
         )
-        if self._failure:
+        if self._trouble.failure:
             return text
         return f"{text}. See `service-monitor status`, or raise --acquire-timeout"

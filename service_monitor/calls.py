@@ -8,7 +8,6 @@ thread of its own, and at the deadline its sockets are shut down under it.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import threading
@@ -17,6 +16,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from service_monitor.errors import Stopped
+from service_monitor.lacks import lack_in, no_thread
 from service_monitor.timing import now
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class _Call(Generic[T]):
         try:
             threading.Thread(target=self._run, daemon=True).start()
         except RuntimeError as error:  # at the limit of processes, maybe not for long
-            raise OSError(errno.EAGAIN, str(error)) from error
+            raise no_thread() from error
 
     def _run(self) -> None:
         _current.call = self
@@ -153,6 +153,9 @@ class _Call(Generic[T]):
 
     def result(self) -> T:
         if self._error is not None:
+            # Here, since each library wraps it in a way of its own.
+            if lack := lack_in(self._error):
+                raise lack from self._error
             raise self._error
         return self._result
 
@@ -177,10 +180,11 @@ def bounded(
 ) -> T:
     """Run `function` for at most `seconds`, whatever it blocks in.
 
-    Raises TimeoutError at the deadline, another OSError if there is no thread for it,
-    and `Stopped` when the stop was requested: at once if the function only `waits`,
-    else after `IN_FLIGHT` or, if it began after the request, what is left of
-    `STOP_GRACE`: a write on its way can be learned of, and there is time to undo it.
+    Raises TimeoutError at the deadline, `LocalLack` if this machine has no thread for
+    it or it failed for want of files or memory, and `Stopped` when the stop was
+    requested: at once if the function only `waits`, else after `IN_FLIGHT` or, if it
+    began after the request, what is left of `STOP_GRACE`: a write on its way can be
+    learned of, and there is time to undo it.
     """
     deadline = now() + seconds
     over = stop.time_left() <= 0

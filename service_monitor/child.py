@@ -3,7 +3,6 @@ watched, and stopped with all that it started."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from service_monitor.calls import Stop
 from service_monitor.errors import CannotStart
+from service_monitor.lacks import lack_in, no_thread
 from service_monitor.node.signals import for_command
 from service_monitor.timing import format_duration, now
 
@@ -58,14 +58,13 @@ class Child:
                 setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
         except OSError as error:
-            raise CannotStart(argv[0], error) from error
+            raise lack_in(error) or CannotStart(argv[0], error) from error
         try:
             threading.Thread(target=self._watch, daemon=True).start()
         except RuntimeError as error:  # at the limit of processes
             self.kill()
             os.waitpid(self._pid, 0)
-            failure = OSError(errno.EAGAIN, str(error))
-            raise CannotStart(argv[0], failure) from error
+            raise no_thread() from error
 
     @property
     def code(self) -> int | None:

@@ -21,12 +21,14 @@ from service_monitor import DISTRIBUTION, options, values
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import (
     ConfigError,
+    LocalLack,
     ServiceMonitorError,
     Stopped,
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.manual import STORE_FAILED, Command
+from service_monitor.lacks import lack_in
+from service_monitor.manual import REFUSED, STORE_FAILED, Command
 from service_monitor.notify import Notifier
 from service_monitor.options import option
 from service_monitor.shown import mask_url, printable, quoted
@@ -109,7 +111,8 @@ def watch(stop: Stop, /, **given: Any) -> None:
         "service id; or the lease was lost",
         126: "COMMAND cannot be executed",
         127: "COMMAND went away while this waited",
-    },
+    }
+    | REFUSED,
 )
 @options.label
 @options.service_id
@@ -314,7 +317,8 @@ def hosts(stop: Stop, /, **given: Any) -> None:
         0: "acquired",
         1: "not acquired within --acquire-timeout, or taken over by another "
         "acquire-lease of this service id",
-    },
+    }
+    | REFUSED,
 )
 @options.label
 @options.service_id
@@ -520,7 +524,7 @@ def _host(given: str | None, url: str, store: Store, stop: Stop) -> str:
     while True:
         try:
             return advertised_host(given, url, store.local_address)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, LocalLack) as error:
             if not said:
                 log.warning("%s; trying on", error)
             said = True
@@ -534,7 +538,7 @@ def _seen_host(store: Store) -> str:
 
     try:
         return store.local_address()
-    except StoreUnavailable:
+    except (StoreUnavailable, LocalLack):
         return socket.gethostname()
 
 
@@ -567,7 +571,11 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
         return 128 + (stop.signal or 0)
     except ServiceMonitorError as error:
         return _fail(str(error), error.exit_code)
-    except OSError as error:
+    except (OSError, RuntimeError, MemoryError, ImportError) as error:
+        if lack := lack_in(error):
+            return _fail(str(lack), lack.exit_code)
+        if not isinstance(error, OSError):
+            raise
         return _fail(f"cannot go on: {error}", OUTPUT_LOST)
     except SystemExit as error:  # click's: of a broken pipe, or of shell completion
         return OUTPUT_LOST if error.code else 0

@@ -25,8 +25,10 @@ _ENVIRONMENT = (
 )
 _EXITS = {
     2: "usage or configuration; nothing was sent",
+    71: "this machine lacks threads, open files or memory",
     74: "the output cannot be written",
 }
+REFUSED = {69: "the store refused us before it ever served us"}
 STORE_FAILED = {69: "the store cannot be reached or refuses us"}
 _SIGNALLED = {
     129: "ended by SIGHUP",

@@ -10,7 +10,8 @@ from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
-from service_monitor.errors import describe
+from service_monitor.errors import LocalLack, describe
+from service_monitor.lacks import lack_in
 from service_monitor.shown import printable
 from service_monitor.timing import format_duration
 
@@ -56,8 +57,8 @@ def new_probe(target: Target, stop: Stop) -> Probe:
             ok, reason = bounded(once, target.timeout, stop, waits=True)
         except TimeoutError:
             ok, reason = False, f"no answer within {format_duration(target.timeout)}"
-        except OSError as error:  # what this machine lacks
-            ok, reason = False, describe(error)
+        except (LocalLack, OSError) as error:
+            ok, reason = _failed(error)
         return Result(ok, printable(reason, LONGEST_REASON))
 
     return probe
@@ -77,9 +78,14 @@ def _tcp(target: Target) -> Callable[[], Result]:
         except TimeoutError:
             raise
         except OSError as error:
-            return Result(False, describe(error))
+            return _failed(error)
 
     return connect
+
+
+def _failed(error: BaseException) -> Result:
+    """Blame this machine where it is this one that lacks something."""
+    return Result(False, str(lack_in(error) or describe(error)))
 
 
 def _http(target: Target) -> Callable[[], Result]:
@@ -112,7 +118,7 @@ def _http(target: Target) -> Callable[[], Result]:
             raise TimeoutError from None
         # OSError and ValueError: what the libraries do not wrap.
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            return Result(False, describe(error))
+            return _failed(error)
 
     return get
 

@@ -14,10 +14,11 @@ from service_monitor.errors import (
     Conflict,
     KeyExists,
     RecordGone,
-    StoreError,
+    StoreRefused,
     WaitTimeout,
 )
 from service_monitor.health import Health
+from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
 from service_monitor.records import (
     Record,
     Registration,
@@ -71,6 +72,8 @@ class Publisher:
         self._since = timestamp()
         self._up: bool | None = None
         self._outdone = False
+        self.wrote = False
+        """Whether a record of ours may be, or have been, in the store."""
 
     def reconcile(self, health: Health) -> bool:
         """Make the store tell this health; return whether it does.
@@ -92,36 +95,49 @@ class Publisher:
             return self._write(wanted)
         except (KeyExists, Conflict, RecordGone):
             return False  # somebody else wrote meanwhile: the next round sees what
-        except StoreError:
+        except FAILURES:
             if self._session and not health.up:
                 self._unsay()
             raise
 
     def _unsay(self) -> None:
         """Keep no "up" alive that is not true; an etcd out of space still deletes."""
-        with suppress(StoreError):
+        with suppress(*FAILURES):
             self.withdraw()
 
-    def withdraw(self) -> None:
-        """Take the registration back, if it is ours. Raises `StoreError`."""
+    def withdraw(self) -> bool:
+        """Take the registration back, if it is ours; return whether there was one.
+
+        Raises `StoreError`.
+        """
         self._end_session()
-        remove_own(self._store, self._service.key, self._nonce)
+        return remove_own(self._store, self._service.key, self._nonce)
 
     def _write(self, wanted: str) -> bool:
-        found = self._store.list(self._service.key).records
-        session, ttl = self._session, self._service.ttl
+        key, session, ttl = self._service.key, self._session, self._service.ttl
+        found = self._store.list(key).records
         if not found:
             self._end_session()
-            self._keep(self._store.create(self._service.key, wanted, ttl))
+            self._keep(self._first(lambda: self._store.create(key, wanted, ttl)))
         elif session and nonce_of(found[0].value) != self._nonce:
             return self._give_way(found[0])
         elif session is None or not session.keeps(found[0]):
             # An earlier run's; or ours, and the reply to its write was lost.
-            self._keep(self._store.update(found[0], wanted, ttl))
+            record = found[0]
+            self._keep(self._first(lambda: self._store.update(record, wanted, ttl)))
         elif found[0].value != wanted:
             session.update(found[0], wanted)
         self._outdone = False
         return True
+
+    def _first(self, write: Callable[[], Record]) -> Record:
+        """Write, and note whether that may have reached the store."""
+        before, self.wrote = self.wrote, True
+        try:
+            return write()
+        except (StoreRefused, KeyExists, Conflict, RecordGone):
+            self.wrote = before
+            raise
 
     def _keep(self, record: Record) -> None:
         self._end_session()
@@ -166,30 +182,34 @@ def wait_for_hosts(
     """Block until that many hosts are up; return all that are.
 
     Outages of the store are waited out. Raises `WaitTimeout` after `timeout` seconds,
-    or the `StoreError` if the store was of no use then, and `Stopped`.
+    or the `StoreError` or `LocalLack` if that was the trouble then, and `Stopped`; and
+    `StoreRefused` at once from a store that never served us.
     """
     deadline = now() + timeout
     stop.limit(timeout + STOP_GRACE)
-    trouble: StoreError | None = None
+    trouble, served = Trouble("trying on"), False
     while True:
         hosts: list[str] = []
+        failure: Failure | None = None
         try:
             snapshot = store.list(hosts_prefix(label))
+            served = True
             hosts = up_hosts(snapshot.records)
             if len(hosts) >= at_least:
                 return hosts
             left = max(0.0, min(_LOOK, deadline - now()))
             store.wait(hosts_prefix(label), snapshot, left)
-            trouble = None
-        except StoreError as error:
-            if trouble is None:
-                log.warning("the store does not serve us, trying on: %s", error)
-            trouble = error
+            trouble.over()
+        except FAILURES as error:
+            if isinstance(error, StoreRefused) and not served:
+                raise
+            trouble.met(error)
+            failure = error
             stop.wait(min(1.0, max(0.0, deadline - now())))
         stop.check()
         if now() >= deadline:
-            if trouble is not None:
-                raise trouble
+            if failure is not None:
+                raise failure
             raise WaitTimeout(
                 f"label {label}: {len(hosts)} of {at_least} hosts up after "
                 f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"

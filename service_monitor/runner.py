@@ -16,12 +16,14 @@ from service_monitor.child import KILL_WAIT, Child
 from service_monitor.errors import (
     AcquireTimeout,
     LeaseLost,
+    LocalLack,
     Stopped,
-    StoreError,
+    StoreRefused,
 )
 from service_monitor.lease import Lease, Request
 from service_monitor.node.signals import for_command
 from service_monitor.notify import Notifier
+from service_monitor.recipes.trouble import FAILURES, Trouble, told
 from service_monitor.records import hosts_prefix, nonce_of
 from service_monitor.registry import up_hosts
 from service_monitor.session import remove_own
@@ -81,8 +83,9 @@ class Runner:
         """Start the command at its turn; return its exit code when it has ended.
 
         Blocks for as long as it runs. 1 if it was stopped because the lease was lost.
-        Raises `AcquireTimeout`, `Replaced`, `Stopped`, `LeaseLost` and `CannotStart`
-        when it was never started; then nothing of ours stays in the store.
+        Raises `AcquireTimeout`, `Replaced`, `StoreRefused`, `LocalLack`, `Stopped`,
+        `LeaseLost` and `CannotStart` when it was never started; then nothing of ours
+        stays in the store.
         """
         lease = self._acquire()
         try:
@@ -110,14 +113,16 @@ class Runner:
                 raise
             log.warning("starting without the lease: %s", error)
             return None
+        except StoreRefused as error:
+            if not plan.start_anyway:
+                raise
+            log.error("starting without the lease: %s", told(error))
+            return None
         finally:
             self._stop.limit(math.inf)
 
     def _start(self, lease: Lease | None) -> Child:
-        try:
-            self._watcher.hold(lease, self._lose)
-        except StoreError as error:
-            raise LeaseLost(f"label {self._request.label}: {error}") from error
+        self._hold(lease)
         self._notifier.extend(self._request.lease_timeout)
         hosts = self._others(lease)
         environ = {k: v for k, v in os.environ.items() if k not in _OURS}
@@ -139,6 +144,21 @@ class Runner:
         self._stop.last_act, self._stop.pass_on = child.kill, child.send
         return child
 
+    def _hold(self, lease: Lease | None) -> None:
+        """Keep the lease alive; wait for the thread that it takes while it lasts."""
+        trouble = Trouble("trying on")
+        while True:
+            try:
+                self._watcher.hold(lease, self._lose)
+                trouble.over()
+                return
+            except LocalLack as error:
+                if lease is None or now() >= lease.deadline:
+                    raise
+                trouble.met(error)
+            self._stop.wait(_RETRY)
+            self._stop.check()
+
     def _ended(self, code: int) -> None:
         """End the rest, and this process if that takes too long: a full log, a disk."""
         self._stop.request()
@@ -156,19 +176,17 @@ class Runner:
 
         None, and said so, if that is not known; with the lease it is waited for.
         """
-        prefix, said = hosts_prefix(self._request.label), False
+        prefix, trouble = hosts_prefix(self._request.label), Trouble("trying on")
         while True:
             try:
                 found = self._store.list(prefix).records
-            except StoreError as error:
+            except FAILURES as error:
                 if lease is None:
                     log.warning("whom to join is not known, starting anyway: %s", error)
                     return None
                 if self._watcher.lapsed:
                     raise self._too_late() from error
-                if not said:
-                    log.warning("the store does not serve us, trying on: %s", error)
-                said = True
+                trouble.met(error)
                 self._stop.wait(_RETRY)
                 self._stop.check()
                 continue
@@ -210,7 +228,7 @@ class Runner:
         try:
             nonce = nonce_of(lease.record.value) or ""
             remove_own(self._store, self._request.key, nonce)
-        except (StoreError, Stopped) as error:
+        except (*FAILURES, Stopped) as error:
             log.warning(
                 "cannot give the lease back, it lapses within %s: %s",
                 format_duration(self._request.ttl),

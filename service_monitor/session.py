@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 from service_monitor.errors import (
     Conflict,
+    LocalLack,
     RecordGone,
     Stopped,
     StoreError,
     StoreUnavailable,
 )
+from service_monitor.lacks import no_thread
 from service_monitor.records import Record, nonce_of
 from service_monitor.stores import Store
 from service_monitor.timing import now
@@ -55,9 +57,7 @@ class Session:
         try:
             threading.Thread(target=self._run, daemon=True).start()
         except RuntimeError as error:  # the limit of processes
-            raise StoreUnavailable(
-                f"cannot keep {record.key} alive: {error}"
-            ) from error
+            raise no_thread() from error
 
     def keeps(self, record: Record) -> bool:
         """Tell whether it is this life of the record that is being renewed."""
@@ -99,19 +99,22 @@ class Session:
                 pause = period
             except (RecordGone, Conflict):
                 self._ended.set()
-            except (StoreError, Stopped):
+            except (StoreError, LocalLack, Stopped):
                 pause = period / RENEWALS  # hurry: the ttl is running
 
 
-def remove_own(store: Store, key: str, nonce: str) -> None:
-    """Delete the record under `key` if its nonce is ours. Raises `StoreError`."""
+def remove_own(store: Store, key: str, nonce: str) -> bool:
+    """Delete the record under `key` if its nonce is ours; return whether it was there.
+
+    Raises `StoreError`.
+    """
     for _ in range(TRIES):
         records = store.list(key).records
         if not records or nonce_of(records[0].value) != nonce:
-            return
+            return False
         try:
             store.delete(records[0])
         except Conflict:  # a renewal of ours was still on its way
             continue
-        return
+        return True
     raise StoreUnavailable(f"{key} changes between any two looks")

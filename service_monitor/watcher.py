@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service_monitor.calls import STOP_GRACE, Stop
-from service_monitor.errors import Conflict, Stopped, StoreError
+from service_monitor.errors import Conflict, Stopped
 from service_monitor.health import Health
 from service_monitor.lease import HOLDER_TTL, Lease
 from service_monitor.notify import Notifier
 from service_monitor.probe import Probe
+from service_monitor.recipes.trouble import FAILURES, Trouble
 from service_monitor.records import Record, Snapshot, Ticket, lease_prefix, nonce_of
 from service_monitor.registry import Publisher, Service
 from service_monitor.session import Session
@@ -112,7 +113,7 @@ class Watcher:
         self._turn = Turn(rhythm.rise)
         self._ticket_key = lease_prefix(service.label) + service.service_id
         self._snapshot: Snapshot | None = None
-        self._trouble = False
+        self._trouble = Trouble("probing on")
         self._said = False
         self._beat = now()
         self._publisher = Publisher(store, service, self._vouch)
@@ -127,7 +128,7 @@ class Watcher:
 
         Probes that begin from now on count for its release, and no other acquisition's:
         that is of another process. `on_lost` is called when it goes before the service
-        was up. Raises `StoreUnavailable` where there is no thread for it.
+        was up. Raises `LocalLack` where there is no thread for it.
         """
         self._nonce = nonce_of(lease.record.value) if lease else ""
         if lease is None:
@@ -184,14 +185,14 @@ class Watcher:
         try:
             if self._publisher.reconcile(self._health) and self._health.up:
                 self._release()
-            self._serving()
-        except StoreError as error:
-            self._not_serving(error)
+            self._trouble.over()
+        except FAILURES as error:
+            self._trouble.met(error)
         self._alive()
         interval = self._rhythm.interval
         if self._turn.seen:
             interval = min(interval, STARTUP_INTERVAL)
-        elif self._trouble:
+        elif self._trouble.failure:
             interval = min(interval, STORE_RETRY)
         self._pause(begun + interval)
 
@@ -201,8 +202,8 @@ class Watcher:
         given_back = self._turn.given_back
         try:
             self._snapshot = self._store.list(self._ticket_key)
-        except StoreError as error:
-            self._not_serving(error)
+        except FAILURES as error:
+            self._trouble.met(error)
             if self.lapsed and not self._health.up:
                 self._lost(f"not renewed in time: {error}")
             return False
@@ -254,12 +255,12 @@ class Watcher:
         """Sleep, but wake when our service id acquires the lease."""
         self._stop.wait(_PACE)
         while not self._stop.requested and (left := until - now()) > 0:
-            if self._turn.seen or self._trouble or self._snapshot is None:
+            if self._turn.seen or self._trouble.failure or self._snapshot is None:
                 self._stop.wait(left)
                 return
             try:
                 self._store.wait(self._ticket_key, self._snapshot, left)
-            except StoreError:  # the next round tells whether the store serves us
+            except FAILURES:  # the next round tells whether the store serves us
                 self._stop.wait(min(STORE_RETRY, left))
             if until - now() > _PACE and self._look():
                 return
@@ -287,27 +288,22 @@ class Watcher:
         self._notifier.status(f"{state}: {self._health.reason}")
         self._said = True
 
-    def _serving(self) -> None:
-        if self._trouble:
-            log.info("the store is back")
-        self._trouble = False
-
-    def _not_serving(self, error: StoreError) -> None:
-        if not self._trouble:
-            log.warning("the store does not serve us, probing on: %s", error)
-        self._trouble = True
-
     def _withdraw(self) -> None:
         self._stop.limit(STOP_GRACE)
         try:
-            self._publisher.withdraw()
-            log.info("deregistered %s", self.service.service_id)
-        except (StoreError, Stopped) as error:
-            log.warning(
-                "cannot deregister, the record lapses within %s: %s",
-                format_duration(self.service.ttl),
-                error,
-            )
+            if self._publisher.withdraw():
+                log.info("deregistered %s", self.service.service_id)
+                return
+        except (*FAILURES, Stopped) as error:
+            if self._publisher.wrote:
+                log.warning(
+                    "cannot deregister, the record lapses within %s: %s",
+                    format_duration(self.service.ttl),
+                    error,
+                )
+                return
+        when = "any more" if self._publisher.wrote else "and never was"
+        log.info("%s is not registered %s", self.service.service_id, when)
 
 
 def _life(record: Record, seconds: float) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from service_monitor import calls
 from service_monitor.calls import Stop, adopt, bounded
-from service_monitor.errors import Stopped
+from service_monitor.errors import LocalLack, Stopped
 from service_monitor.http import new_session
 from service_monitor.timing import now
 from tests.commands import HANG, wait_until
@@ -178,7 +178,7 @@ def test_no_thread_to_be_had_is_an_error_like_others(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(OSError, match="can't start new thread"):
+    with pytest.raises(LocalLack, match="lacks threads or processes"):
         bounded(lambda: 1, HANG, stop)
 
 

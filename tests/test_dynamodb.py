@@ -64,6 +64,7 @@ class Service:
 
     def __init__(self, stop: Stop, prefix: str = "") -> None:
         self.store = DynamoStore(Place("es", prefix, "eu-central-1"), stop)
+        self.store._transactions.known = True
         self._client = self.store._aws._connect()
         self.stub = Stubber(self._client)
         self.stub.activate()

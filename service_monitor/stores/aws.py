@@ -28,6 +28,7 @@ from service_monitor.errors import (
 )
 from service_monitor.shown import mask_url, quoted
 from service_monitor.stores import CALL_TIMEOUT
+from service_monitor.stores.aws_refusals import in_boto3, reasons, refusal, unusable
 from service_monitor.stores.endpoints import Endpoint
 from service_monitor.stores.store_clock import StoreClock
 from service_monitor.timing import now
@@ -55,21 +56,10 @@ _TRIES = 3
 _PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds before a retry: a random share of the first, doubling up to the second."""
 
-_BUSY = {
-    "InternalServerError",
-    "LimitExceededException",
-    "ProvisionedThroughputExceeded",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "ServiceUnavailable",
-    "ThrottlingError",
-    "ThrottlingException",
-    "TransactionConflict",
-    "TransactionConflictException",
-    "TransactionInProgressException",
-}
 _SKEWED = re.compile("ignature expired|ignature not yet current|RequestExpired")
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_UNREADABLE = ValueError, KeyError, TypeError, AttributeError
+"""What boto3 raises, besides its own errors, where credentials are missing or wrong."""
 _URL = re.compile(
     r"dynamodb://(?P<table>[A-Za-z0-9_.-]{3,255})"
     r"(?P<prefix>(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*)/?(?:\?(?P<options>[^@#]*))?",
@@ -188,8 +178,8 @@ class Aws:
         """
         try:
             client = bounded(self._connect, CALL_TIMEOUT, self._stop, waits=True)
-        except BotoCoreError as error:
-            raise self.unusable(error) from error
+        except (BotoCoreError, *_UNREADABLE) as error:
+            raise unusable(self.where, error) from None
         except OSError as error:
             raise self.silence(describe(error)) from error
         parts = urlsplit(client.meta.endpoint_url)
@@ -238,7 +228,7 @@ class Aws:
         try:
             return boto3.Session(profile_name=self._place.profile, region_name=region)
         except BotoCoreError as error:
-            raise ConfigError(f"AWS settings: {_one_line(error)}") from None
+            raise ConfigError(f"AWS settings: {in_boto3(error)}") from None
 
     def _new_client(self) -> Any:
         config = Config(
@@ -253,7 +243,7 @@ class Aws:
                 "dynamodb", endpoint_url=self._place.endpoint, config=config
             )
         except ValueError as error:  # an endpoint from the environment
-            raise ConfigError(f"AWS settings: {_one_line(error)}") from None
+            raise ConfigError(f"AWS settings: {in_boto3(error)}") from None
 
         def choose(context: dict[str, Any], **_: Any) -> str:
             context["store_clock"] = self.clock
@@ -275,30 +265,9 @@ class Aws:
         # A lock of its own: under the old one credentials may be waited for in vain.
         self._client, self._session, self._lock = None, session, threading.Lock()
 
-    def unusable(self, error: BotoCoreError) -> StoreRefused:
-        return StoreRefused(f"{self.where}: {_one_line(error)}")
-
     def silence(self, what: str) -> StoreUnavailable:
         where = self._place.endpoint or f"DynamoDB, {self.where}"
         return StoreUnavailable(f"{where}: {what}")
-
-    def refusal(self, error: ClientError) -> StoreError:
-        """Turn an error that DynamoDB gave into "later, perhaps" or "not like this"."""
-        code = error.response["Error"]["Code"]
-        said = " ".join(error.response["Error"].get("Message", "").split())
-        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        if code == "TransactionCanceledException":  # what it is about stands below
-            reasons = error.response.get("CancellationReasons", ())
-            told = (str(reason.get("Message") or "") for reason in reasons)
-            said = " ".join("; ".join(filter(None, told)).split()) or said
-        text = f"{self.where}: {code}: {said}"
-        if set(_reasons(error)) & _BUSY or code in _BUSY or status >= 500:
-            return StoreUnavailable(text)
-        if code == "ResourceNotFoundException":
-            text = f"{self.where} does not exist: `service-monitor init-store` makes it"
-        elif "schema" in said or (code == "ValidationException" and "key" in said):
-            text = f"{self.where} was not made by `service-monitor init-store`: {said}"
-        return StoreRefused(text)
 
 
 class Call:
@@ -337,9 +306,9 @@ class Call:
                 code = error.response["Error"]["Code"]
                 if code == missing:
                     return {}
-                if "ConditionalCheckFailed" in (codes := _reasons(error)):
+                if "ConditionalCheckFailed" in (codes := reasons(error)):
                     raise Unmet(codes) from None
-                trouble = aws.refusal(error)
+                trouble = refusal(aws.where, error)
                 if _SKEWED.search(str(error)) and not skewed:
                     skewed = True  # it is signed by the store's own time from now on
                 elif code in _EXPIRED and not renewed:
@@ -352,9 +321,9 @@ class Call:
                 trouble, unanswered = aws.silence(describe(cause)), unanswered + 1
                 if unanswered == _TRIES:
                     raise trouble from error
-            except BotoCoreError as error:  # credentials that are missing or unreadable
+            except (BotoCoreError, *_UNREADABLE) as error:
                 aws.forget()
-                raise aws.unusable(error) from error
+                raise unusable(aws.where, error) from None
             except OSError as error:  # of `bounded`: too late, or no thread to be had
                 raise (trouble or aws.silence(describe(error))) from error
             self.again(trouble)
@@ -371,16 +340,3 @@ class Call:
         else:
             self._stop.wait(pause)
             self._stop.check()
-
-
-def _reasons(error: ClientError) -> list[str]:
-    """Say for each item of a cancelled transaction, or of one write, why it failed."""
-    code = error.response["Error"]["Code"]
-    if code == "ConditionalCheckFailedException":
-        return ["ConditionalCheckFailed"]
-    reasons = error.response.get("CancellationReasons", ())
-    return [str(reason.get("Code", "None")) for reason in reasons]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -31,7 +30,10 @@ from service_monitor.records import NAME, Record, Snapshot
 from service_monitor.shown import quoted
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.aws import Aws, Call, Place, Unmet
+from service_monitor.stores.aws_refusals import UnknownOperation
 from service_monitor.stores.endpoints import Failover
+from service_monitor.stores.expressions import Item, as_number, expressions, setting
+from service_monitor.stores.transactions import Transactions
 from service_monitor.timing import now
 
 PARTITION, SORT = "label", "key"
@@ -54,8 +56,6 @@ _RECORD = {"value": "S"} | dict.fromkeys(
 _UNCHANGED = "#created = :created AND #version = :version"
 _LIVES, _DEAD = "#dead_after > :now", "#dead_after <= :now"
 
-Item = dict[str, dict[str, str]]
-
 
 class DynamoStore:
     """The store primitives on a DynamoDB table."""
@@ -70,6 +70,7 @@ class DynamoStore:
         self._stop = stop
         self._ours: dict[int, tuple[int, float]] = {}  # by created: version, its end
         self._doubtful: int | None = None  # the number of a write without an answer
+        self._transactions = Transactions(self._at_counter)
 
     def create(self, key: str, value: str, ttl: float) -> Record:
         call = self._aws.begin()
@@ -77,9 +78,9 @@ class DynamoStore:
             asked = now()
             number, last = self._counter(call)
             item = self._address(key) | {"value": {"S": value}} | self._ends(ttl)
-            item |= {"created": _number(number), "version": _number(number)}
+            item |= {"created": as_number(number), "version": as_number(number)}
             condition = f"attribute_not_exists(#{SORT}) OR {_DEAD}"
-            put = {"Item": item} | _expressions(condition, self._moment())
+            put = {"Item": item} | expressions(condition, self._moment())
             if self._commit(call, number, last, key, {"Put": self._table | put}):
                 self._ours[number] = number, asked + ttl
                 return Record(key, value, number, number)
@@ -95,7 +96,7 @@ class DynamoStore:
         while True:
             asked = now()
             number, last = self._counter(call)
-            changes = {"value": {"S": value}, "version": _number(number)}
+            changes = {"value": {"S": value}, "version": as_number(number)}
             changes |= {} if ttl is None else self._ends(ttl)
             update = {"Update": self._change(record, changes)}
             if self._commit(call, number, last, record.key, update):
@@ -128,7 +129,7 @@ class DynamoStore:
 
     def delete(self, record: Record) -> None:
         call = self._aws.begin()
-        condition = _expressions(_UNCHANGED, _identity(record))
+        condition = expressions(_UNCHANGED, _identity(record))
         try:
             call("delete_item", **self._at(record.key), **condition)
         except Unmet:
@@ -142,7 +143,9 @@ class DynamoStore:
     def _list(self, call: Call, prefix: str) -> Snapshot:
         self._settle(call)
         found = (self._alive(call, item) for item in self._read(call, prefix))
-        records = (record for record in found if record is not None)
+        records = [record for record in found if record is not None]
+        if not records:  # which is only an answer where somebody could be there
+            self._transactions.check(call)
         return Snapshot(tuple(sorted(records, key=lambda record: record.created)))
 
     def wait(
@@ -217,7 +220,7 @@ class DynamoStore:
         changes = {"last_label": address[PARTITION], "last_key": address[SORT]}
         items = [{"Update": self._count(number, changes)}, write]
         if last and last != address:
-            anything = _expressions("attribute_not_exists(#never)", {})
+            anything = expressions("attribute_not_exists(#never)", {})
             items.append({"ConditionCheck": {"Key": last} | self._table | anything})
         sent, self._doubtful = call.sent, number
         try:
@@ -227,15 +230,21 @@ class DynamoStore:
             if call.sent == sent + 1 or unmet.codes[0] != "None":
                 self._doubtful = None
             return False
+        except UnknownOperation:  # that one will not arrive: use up no number
+            self._doubtful = None
+            raise
         self._doubtful = None
+        self._transactions.known = True
         return True
 
     def _count(self, number: int, changes: Item) -> dict[str, Any]:
         """Say how to raise the counter to the next number, if that is still free."""
         free, values = "attribute_not_exists(#n)", {}
         if number > 1:
-            free, values = "#n = :was", {"was": _number(number - 1)}
-        return self._at_counter | _set(changes | {"n": _number(number)}, free, values)
+            free, values = "#n = :was", {"was": as_number(number - 1)}
+        return self._at_counter | setting(
+            changes | {"n": as_number(number)}, free, values
+        )
 
     def _settle(self, call: Call) -> None:
         """Let a write without an answer come to nothing, if it has not arrived yet.
@@ -252,13 +261,13 @@ class DynamoStore:
     def _ends(self, ttl: float) -> Item:
         latest = self._clock.latest() + ttl
         return {
-            "alive_until": _number(self._clock.earliest() + ttl),
-            "dead_after": _number(latest),
-            TTL: _number(math.ceil(latest) + _LITTER),
+            "alive_until": as_number(self._clock.earliest() + ttl),
+            "dead_after": as_number(latest),
+            TTL: as_number(math.ceil(latest) + _LITTER),
         }
 
     def _moment(self) -> Item:
-        return {"now": _number(self._clock.earliest())}
+        return {"now": as_number(self._clock.earliest())}
 
     def _alive(self, call: Call, item: Item) -> Record | None:
         """Return the item's record; if it is dead, see to it that it stays so."""
@@ -266,7 +275,7 @@ class DynamoStore:
             return self._record(item)
         key = self._record(item).key
         try:
-            condition = _expressions(_DEAD, self._moment())
+            condition = expressions(_DEAD, self._moment())
             call("delete_item", **self._at(key), **condition)
         except Unmet:  # renewed, made anew or deleted meanwhile
             renewed = self._item(call, key)
@@ -317,7 +326,7 @@ class DynamoStore:
 
     def _change(self, record: Record, changes: Item) -> dict[str, Any]:
         values = _identity(record) | self._moment()
-        condition = _set(changes, f"{_UNCHANGED} AND {_LIVES}", values)
+        condition = setting(changes, f"{_UNCHANGED} AND {_LIVES}", values)
         return self._at(record.key) | condition
 
     def _read(self, call: Call, prefix: str) -> Iterator[Item]:
@@ -334,7 +343,7 @@ class DynamoStore:
             if rest:
                 where += f" AND begins_with(#{SORT}, :rest)"
                 values["rest"] = {"S": rest}
-            which = _expressions(where, values, "KeyConditionExpression")
+            which = expressions(where, values, "KeyConditionExpression")
         which |= {"ConsistentRead": True} | self._table
         while True:
             page = call("query" if prefix else "scan", **which)
@@ -374,30 +383,5 @@ def _under(prefix: str, key: str) -> bool:
     return key == prefix if whole else key.startswith(prefix)
 
 
-def _number(value: float) -> dict[str, str]:
-    return {"N": str(value) if isinstance(value, int) else f"{value:.6f}"}
-
-
 def _identity(record: Record) -> Item:
-    return {"created": _number(record.created), "version": _number(record.version)}
-
-
-def _set(changes: Item, condition: str, values: Item) -> dict[str, Any]:
-    """Say in DynamoDB's words which attributes to set, and on what condition."""
-    new = {f"new_{name}": value for name, value in changes.items()}
-    said = _expressions(condition, values | new)
-    assignments = ", ".join(f"#{name} = :new_{name}" for name in changes)
-    said["UpdateExpression"] = f"SET {assignments}"
-    said["ExpressionAttributeNames"] |= {f"#{name}": name for name in changes}
-    return said
-
-
-def _expressions(
-    condition: str, values: Item, kind: str = "ConditionExpression"
-) -> dict[str, Any]:
-    """Name what an expression speaks of: so many words are reserved in DynamoDB."""
-    names = {f"#{name}": name for name in re.findall(r"#(\w+)", condition)}
-    said: dict[str, Any] = {kind: condition, "ExpressionAttributeNames": names}
-    if values:
-        said["ExpressionAttributeValues"] = {f":{n}": v for n, v in values.items()}
-    return said
+    return {"created": as_number(record.created), "version": as_number(record.version)}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from service_monitor.calls import Stop
-from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.stores.aws import Aws, Call, parse_place
 from service_monitor.stores.dynamodb import PARTITION, SORT, TTL
+from service_monitor.stores.transactions import ask
 from service_monitor.timing import now
 
 READY = 120.0
@@ -25,47 +28,76 @@ _TYPES = [
 def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
     """Make the table of a URL, as far as it is not there; return what was done.
 
-    With `dry_run` only what would be. Raises `ConfigError` and `StoreError`.
+    With `dry_run` only what would be. Raises `ConfigError`, and `StoreError` which says
+    what was made all the same.
     """
     place = parse_place(url)
     aws = Aws(place, stop)
-    name = {"TableName": place.table}
-    done = []
+    done: list[str] = []
     try:
-        table = _describe(aws.begin(), name)
+        for step in _Table(aws, place.table, stop, dry_run=dry_run).steps():
+            done.append(step)
+    except StoreError as error:
+        made = "; ".join(done) if done and not dry_run else "nothing"
+        raise type(error)(f"{error}. Made so far: {made}") from error
+    finally:
+        aws.close()
+    return done
+
+
+class _Table:
+    """The steps to a table; each is said once it is taken."""
+
+    def __init__(self, aws: Aws, name: str, stop: Stop, *, dry_run: bool) -> None:
+        self._aws = aws
+        self._name = {"TableName": name}
+        self._stop = stop
+        self._dry_run = dry_run
+
+    def steps(self) -> Iterator[str]:
+        aws = self._aws
+        counter = {PARTITION: {"S": "#"}, SORT: {"S": "counter"}}
+        ask(aws.begin(), self._name | {"Key": counter})
+        table = _describe(aws.begin(), self._name)
         if table is not None and table["TableStatus"] == "DELETING":
             raise StoreUnavailable(
                 f"{aws.where} is being deleted: try again in a while"
             )
         if table is None:
-            done.append(
+            if not self._dry_run:
+                self._create()
+            yield (
                 f"{aws.where}: keys {PARTITION} and {SORT}, billed on demand, "
                 "without point-in-time recovery"
             )
-            if dry_run:
-                return [*done, _cleaned_up(aws)]
-            aws.begin()(
-                "create_table",
-                missing="ResourceInUseException",  # another one made it meanwhile
-                **name,
-                KeySchema=_SCHEMA,
-                AttributeDefinitions=_TYPES,
-                BillingMode="PAY_PER_REQUEST",
-            )
-        if not dry_run:
-            table = _await_active(aws, name, stop)
+            if self._dry_run:
+                yield _cleaned_up(aws)
+                return
+        if not self._dry_run:
+            table = _await_active(aws, self._name, self._stop)
         if table is None or _wrong(table):
             raise StoreRefused(
                 f"{aws.where} is there already, and has other keys than {PARTITION} "
                 f"and {SORT}, both strings: name another table"
             )
-        if not _is_cleaned_up(aws, name):
-            done.append(_cleaned_up(aws))
-            if not dry_run:
-                _clean_up(aws, name)
-    finally:
-        aws.close()
-    return done
+        try:
+            if not _is_cleaned_up(aws, self._name):
+                if not self._dry_run:
+                    _clean_up(aws, self._name)
+                yield _cleaned_up(aws)
+        except StoreError as error:
+            missing = f"not made: {_cleaned_up(aws)}"
+            raise type(error)(f"{error}; {missing}") from error
+
+    def _create(self) -> None:
+        self._aws.begin()(
+            "create_table",
+            missing="ResourceInUseException",  # another one made it meanwhile
+            **self._name,
+            KeySchema=_SCHEMA,
+            AttributeDefinitions=_TYPES,
+            BillingMode="PAY_PER_REQUEST",
+        )
 
 
 def _cleaned_up(aws: Aws) -> str:

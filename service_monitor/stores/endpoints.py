@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote
 from service_monitor.addresses import is_only_here, split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import ConfigError, StoreUnavailable, describe
+from service_monitor.lacks import lack_in
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -164,6 +165,8 @@ def _password_in(path: str) -> str:
         with open(path, encoding="utf-8-sig") as file:
             password = file.read(_LONGEST + 1).removesuffix("\n")
     except OSError as error:
+        if lack := lack_in(error):
+            raise lack from error
         raise ValueError(f"has no password in {path}: {describe(error)}") from None
     except UnicodeDecodeError:  # which quotes what it could not decode
         raise ValueError(f"has no password in {path}: not UTF-8") from None

@@ -1,0 +1,92 @@
+"""What this machine lacks, told apart from what a store or a service does wrong.
+
+Libraries wrap it in errors of connections, and some forget it: a resolver without a
+file to open says that the name is not known. So where the cause does not say it, the
+files that are left are counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+from service_monitor.errors import LocalLack
+
+_NO_THREAD = "can't start new thread"  # Python's RuntimeError, whatever the system said
+
+_PROCESSES = (
+    "threads or processes: raise TasksMax= (systemd), --pids-limit (containers) or "
+    "`ulimit -u`"
+)
+_FILES = (
+    "open files: raise LimitNOFILE= (systemd), --ulimit=nofile= (containers) or "
+    "`ulimit -n`"
+)
+_MEMORY = "memory: raise MemoryMax= (systemd), --memory (containers) or `ulimit -v`"
+_LACKS = {
+    errno.EAGAIN: _PROCESSES,
+    errno.EMFILE: _FILES,
+    errno.ENFILE: "open files, all processes together: raise the sysctl fs.file-max",
+    errno.ENOBUFS: _MEMORY,
+    errno.ENOMEM: _MEMORY,
+}
+_MARGIN = 4
+"""Files that a call may need at once: SQLite's three, or a resolver's two."""
+
+
+def no_thread() -> LocalLack:
+    """Return the error for a thread or process that could not be started."""
+    return LocalLack(f"this machine lacks {_PROCESSES}")
+
+
+def lack_in(error: BaseException, *, unclear: bool = False) -> LocalLack | None:
+    """Return the lack that an error comes from, whatever it is wrapped in.
+
+    Where the cause does not say, or is `unclear` by itself, the files left decide.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, LocalLack):
+            return cause
+        if isinstance(cause, MemoryError):
+            return LocalLack(f"this machine lacks {_MEMORY}")
+        if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
+            return no_thread()
+        if isinstance(cause, OSError) and cause.errno in _LACKS:
+            return LocalLack(f"this machine lacks {_LACKS[cause.errno]}")
+        unclear = unclear or isinstance(cause, (socket.gaierror, ImportError))
+    number = _files_lack() if unclear else None
+    return LocalLack(f"this machine lacks {_LACKS[number]}") if number else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and all that it wraps, came from or happened in."""
+    seen: list[BaseException] = []
+    found = [error]
+    while found:
+        each = found.pop()
+        if each in seen:
+            continue
+        seen.append(each)
+        yield each
+        # Where urllib3, botocore and python-etcd keep what they wrap.
+        more = getattr(each, "kwargs", None)
+        inner = more.get("error") if isinstance(more, dict) else None
+        reason, cause = (getattr(each, name, None) for name in ("reason", "cause"))
+        around = (inner, reason, cause, *each.args, each.__cause__, each.__context__)
+        found.extend(e for e in around if isinstance(e, BaseException))
+
+
+def _files_lack() -> int | None:
+    """Return why a few more files cannot be opened, if so."""
+    opened = []
+    try:
+        for _ in range(_MARGIN):
+            opened.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno if error.errno in _LACKS else None
+    finally:
+        for file in opened:
+            os.close(file)
+    return None

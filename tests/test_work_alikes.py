@@ -1,0 +1,318 @@
+"""Services that speak DynamoDB's API and lack a part of it, played by a server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from service_monitor.calls import Stop
+from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.probe import Result
+from service_monitor.registry import Service
+from service_monitor.stores import open_store
+from service_monitor.stores.aws_refusals import UnknownOperation
+from service_monitor.stores.dynamodb import DynamoStore
+from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.timing import now
+from service_monitor.watcher import Rhythm, Watcher
+from tests.commands import Run
+from tests.conftest import Serve
+from tests.loopback import read_request, status
+
+Answer = tuple[int, dict[str, Any]]
+
+TABLE = {
+    "TableStatus": "ACTIVE",
+    "KeySchema": [
+        {"AttributeName": "label", "KeyType": "HASH"},
+        {"AttributeName": "key", "KeyType": "RANGE"},
+    ],
+    "AttributeDefinitions": [
+        {"AttributeName": "label", "AttributeType": "S"},
+        {"AttributeName": "key", "AttributeType": "S"},
+    ],
+}
+CLEANED = {"TimeToLiveStatus": "ENABLED", "AttributeName": "litter_after"}
+NUMBER = {"n": {"N": "3"}}
+WRITTEN = NUMBER | {"last_label": {"S": "es"}, "last_key": {"S": "lease/b"}}
+
+
+def error(code: str, message: str = "", status: int = 400) -> Answer:
+    kind = f"com.amazonaws.dynamodb.v20120810#{code}"
+    return status, {"__type": kind, "message": message}
+
+
+UNKNOWN = error("UnknownOperationException")
+DENIED = error("AccessDeniedException", "User: arn is not authorized to perform: it")
+NO_TABLE = error("ResourceNotFoundException", "Requested resource not found")
+
+
+class WorkAlike:
+    """The answers to each operation; what it has none for it does not know."""
+
+    def __init__(self, serve: Serve) -> None:
+        self.asked: list[str] = []
+        self.answers: dict[str, Answer | Callable[[], Answer]] = {
+            "Query": (200, {"Items": []}),
+            "Scan": (200, {"Items": []}),
+            "GetItem": (200, {}),
+            "UpdateItem": (200, {}),
+            "DescribeTable": (200, {"Table": TABLE}),
+            "CreateTable": (200, {}),
+        }
+        self.server = serve(self._talk)
+        self.url = f"dynamodb://nodes?region=r&endpoint={self.server.url[:-1]}"
+
+    def _talk(self, connection: socket.socket) -> None:
+        head, _, body = read_request(connection).partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
+        while len(body) < int(length or 0):
+            body += connection.recv(65536)
+        target = head.lower().partition(b"x-amz-target: ")[2].split(b"\r\n")[0]
+        asked = target.decode().rpartition(".")[2]
+        (operation,) = (n for n in _OPERATIONS if n.lower() == asked)
+        self.asked.append(operation)
+        found = self.answers.get(operation, UNKNOWN)
+        if operation == "GetItem" and b'"counter"' not in body:
+            found = 200, {}
+        code, said = found() if callable(found) else found
+        headers = (
+            f"Date: {formatdate(usegmt=True)}",
+            "Content-Type: application/x-amz-json-1.0",
+            "Connection: close",
+        )
+        connection.sendall(
+            status(f"{code} X", *headers, body=json.dumps(said).encode())
+        )
+
+
+_OPERATIONS = (
+    *("Query", "Scan", "GetItem", "UpdateItem", "DeleteItem", "PutItem"),
+    *("TransactWriteItems", "TransactGetItems", "CreateTable", "DescribeTable"),
+    *("DescribeTimeToLive", "UpdateTimeToLive"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "accesskey")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretkey")
+
+
+@pytest.fixture
+def there(serve: Serve) -> WorkAlike:
+    return WorkAlike(serve)
+
+
+@pytest.fixture
+def opened(there: WorkAlike) -> Iterator[DynamoStore]:
+    store = open_store(there.url, Stop(), {})
+    assert isinstance(store, DynamoStore)
+    yield store
+    store.close()
+
+
+NO_TRANSACTIONS = (
+    "the store refuses us: table nodes in r: TransactWriteItems is not known there "
+    "(UnknownOperationException), and nothing works without it: use DynamoDB itself"
+)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "hosts --label=es",
+        "hosts --label=es --wait",
+        "status",
+        "status --label=es",
+        "release-lease --label=es --service-id=a",
+        "acquire-lease --label=es --service-id=a --host=h",
+        "run --label=es --service-id=a --host=h --monitor-url=http://h:1 -- true",
+        "init-store",
+        "init-store --dry-run",
+    ],
+)
+@pytest.mark.parametrize("counter", [{}, {"Item": NUMBER}], ids=["new", "used up"])
+def test_without_transactions_no_command_waits_or_says_nobody(
+    run: Run, there: WorkAlike, command: str, counter: dict[str, object]
+) -> None:
+    """Each node would wait for six minutes, and then found a cluster of its own."""
+    there.answers["GetItem"] = 200, counter
+    name, *argv = command.split()
+    begun = now()
+    code, out, err = run(name, f"--store={there.url}", *argv)
+    assert now() - begun < 5
+    assert (code, out) == (69, "")
+    assert NO_TRANSACTIONS in err
+    assert "deregistered" not in err
+    assert "take the ticket back" not in err
+    assert "CreateTable" not in there.asked
+    assert "UpdateItem" not in there.asked  # no number is used up by what never arrives
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        UNKNOWN,
+        error("UnknownOperation"),
+        error("NotImplemented", "later", 501),
+        error("SomethingElse", "later", 501),
+        error("NotImplementedException", "later"),
+    ],
+)
+def test_each_way_to_say_so_is_understood(
+    there: WorkAlike, opened: DynamoStore, said: Answer
+) -> None:
+    """It would be taken for a server that is broken for a while."""
+    there.answers["TransactWriteItems"] = said
+    with pytest.raises(UnknownOperation, match="TransactWriteItems is not known there"):
+        opened.list("es/")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (200, {}),
+        DENIED,
+        error("ValidationException", "conditions alone are no transaction"),
+        error("TransactionCanceledException", "cancelled [ConditionalCheckFailed]"),
+    ],
+)
+def test_where_they_are_known_nobody_is_the_answer(
+    there: WorkAlike, opened: DynamoStore, said: Answer
+) -> None:
+    """The first node of a new table would be told that the store is broken."""
+    there.answers["TransactWriteItems"] = said
+    assert opened.list("es/").records == ()
+    assert opened.list("es/").records == ()
+    assert there.asked.count("TransactWriteItems") == 1
+    assert there.asked.count("GetItem") == 1
+
+
+def test_a_table_that_was_written_to_is_not_asked(
+    there: WorkAlike, opened: DynamoStore
+) -> None:
+    """Every `hosts` would cost a write's units."""
+    there.answers["GetItem"] = 200, {"Item": WRITTEN}
+    assert opened.list("es/").records == ()
+    assert "TransactWriteItems" not in there.asked
+
+
+def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
+    there: WorkAlike, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It saw its service up, could not write, and logged that it had deregistered."""
+    stop = Stop()
+    store = open_store(there.url, stop, {})
+
+    def probe() -> Result:
+        stop.request()
+        return Result(True, "200 OK")
+
+    with caplog.at_level(logging.INFO):
+        Watcher(store, Service("es", "b", "h"), Rhythm(0.1), probe, stop).run()
+    store.close()
+    assert "the store refuses us, probing on: table nodes in r: Transact" in caplog.text
+    assert "b is not registered and never was" in caplog.text
+    assert "deregister" not in caplog.text
+
+
+# init-store
+
+
+def made_in_the_end(there: WorkAlike) -> None:
+    """Let the table be missing until it is made."""
+
+    def table() -> Answer:
+        made = "CreateTable" in there.asked
+        return (200, {"Table": TABLE}) if made else NO_TABLE
+
+    there.answers |= {
+        "DescribeTable": table,
+        "TransactWriteItems": NO_TABLE,
+        "DescribeTimeToLive": (200, {"TimeToLiveDescription": CLEANED}),
+    }
+
+
+MADE = (
+    "Made so far: table nodes in r: keys label and key, billed on demand, without "
+    "point-in-time recovery"
+)
+UNMADE = "; not made: table nodes in r: time to live by litter_after. "
+
+
+@pytest.mark.parametrize(
+    ("operation", "said", "says"),
+    [
+        ("DescribeTimeToLive", UNKNOWN, "DescribeTimeToLive is not known there"),
+        ("DescribeTimeToLive", DENIED, "DescribeTimeToLive: AccessDeniedException"),
+        ("UpdateTimeToLive", DENIED, "UpdateTimeToLive: AccessDeniedException: User"),
+    ],
+)
+def test_what_stops_half_way_says_what_was_made(
+    run: Run, there: WorkAlike, operation: str, said: Answer, says: str
+) -> None:
+    """Nobody would know of the table, which is then paid for."""
+    made_in_the_end(there)
+    disabled = {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+    there.answers["DescribeTimeToLive"] = 200, disabled
+    there.answers[operation] = said
+    code, out, err = run("init-store", f"--store={there.url}")
+    assert (code, out, err.count("\n")) == (69, "", 1)
+    assert f"the store refuses us: table nodes in r: {says}" in err
+    assert UNMADE + MADE in err
+
+
+def test_an_outage_half_way_is_told_as_one(there: WorkAlike) -> None:
+    """Who repeats it would not be told that the table is there."""
+    made_in_the_end(there)
+    there.answers["DescribeTimeToLive"] = error("InternalServerError", "oh", 500)
+    stop = Stop()
+    stop.limit(1.5)
+    with pytest.raises(StoreUnavailable, match=r"oh; not made: .* Made so far: table"):
+        init_table(there.url, stop)
+
+
+def test_what_may_not_be_made_is_not_said_to_be(there: WorkAlike) -> None:
+    """An operator would look for a table that is not there."""
+    made_in_the_end(there)
+    there.answers["CreateTable"] = DENIED
+    with pytest.raises(StoreRefused, match=r"CreateTable: Access.*: nothing$"):
+        init_table(there.url, Stop())
+
+
+def test_a_whole_service_gets_its_table(there: WorkAlike) -> None:
+    """The question for transactions must not stand in the way."""
+    made_in_the_end(there)
+    assert init_table(there.url, Stop()) == [MADE.removeprefix("Made so far: ")]
+
+
+# other refusals
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (DENIED, "TransactWriteItems: AccessDeniedException: .*: let our role do that"),
+        (
+            error("UnrecognizedClientException", "The token is invalid."),
+            "TransactWriteItems: UnrecognizedClientException: The token is invalid.: a",
+        ),
+        (error("NeverHeardOf", "no"), "Items: NeverHeardOf: no: look that code up in"),
+        (error("NeverHeardOf"), "Items: NeverHeardOf: look that code up in the serv"),
+        ((403, {}), "TransactWriteItems: 403: is that DynamoDB, or something on the"),
+    ],
+)
+def test_a_refusal_names_operation_cause_and_remedy(
+    there: WorkAlike, opened: DynamoStore, said: Answer, says: str
+) -> None:
+    """A bare code ended the line: nobody knew what had been asked, nor what to do."""
+    there.answers["TransactWriteItems"] = said
+    with pytest.raises(StoreRefused, match=says):
+        opened.create("es/lease/a", "v", 15)
