@@ -185,9 +185,10 @@ def _watching(
     given: dict[str, Any], stop: Stop, notifier: Notifier
 ) -> Callable[[Store], Watcher]:
     """Check what there is to watch; return what watches it once the store is open."""
+    from service_monitor.node.tcp import CONNECTED_INTERVAL
     from service_monitor.probe import Target, new_probe
     from service_monitor.registry import Service
-    from service_monitor.watcher import STEP, Rhythm, Watcher
+    from service_monitor.watcher import STARTUP_INTERVAL, STEP, Rhythm, Watcher
 
     interval, timeout, ttl = _rhythm(**given)
     if notifier.watchdog is not None and notifier.watchdog < max(ttl, STEP):
@@ -201,7 +202,8 @@ def _watching(
     target = Target(url, timeout, dict(given["header"]), ca, insecure)
     label, service_id = given["label"], given["service_id"] or values.own_name()
     info = {key: value for part in given["info"] for key, value in part.items()}
-    rhythm = Rhythm(interval, given["rise"], given["fall"])
+    connected = CONNECTED_INTERVAL if url.startswith("tcp:") else STARTUP_INTERVAL
+    rhythm = Rhythm(interval, given["rise"], given["fall"], connected)
 
     def watcher(store: Store) -> Watcher:
         host = _host(given["host"], url, store, stop)

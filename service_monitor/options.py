@@ -93,13 +93,14 @@ probing = group(
         required=True,
         type=values.URL_TYPE,
         help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a "
-        "2xx, tcp://HOST:PORT if it can be connected to.",
+        "2xx, tcp://HOST:PORT if it accepts connections and keeps them.",
     ),
     option(
         "--interval",
         type=values.DURATION,
         default="5s",
-        help="From probe to probe; 250 ms while this service holds the startup lease.",
+        help="From probe to probe; 250 ms while this service holds the startup lease, "
+        "1 s with tcp:// once it connects.",
     ),
     option(
         "--timeout",

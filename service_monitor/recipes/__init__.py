@@ -1,0 +1,1 @@
+"""What is done with the store's primitives, written once for all stores."""
