@@ -89,7 +89,7 @@ def watch(stop: Stop, /, **given: Any) -> None:
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
     """
     notifier = _notifier(given)
-    new_watcher = _watching(given, stop, notifier)
+    new_watcher = _watching(given, stop, notifier, apart=True)
     with suppress(Stopped), _store(given, stop) as store:
         watcher = new_watcher(store)
         watcher.run()
@@ -182,9 +182,13 @@ def _notifier(given: dict[str, Any]) -> Notifier:
 
 
 def _watching(
-    given: dict[str, Any], stop: Stop, notifier: Notifier
+    given: dict[str, Any], stop: Stop, notifier: Notifier, *, apart: bool = False
 ) -> Callable[[Store], Watcher]:
-    """Check what there is to watch; return what watches it once the store is open."""
+    """Check what there is to watch; return what watches it once the store is open.
+
+    `apart` is a service that somebody else starts, maybe in another container.
+    """
+    from service_monitor.node.hints import with_hint
     from service_monitor.node.tcp import CONNECTED_INTERVAL
     from service_monitor.probe import Target, new_probe
     from service_monitor.registry import Service
@@ -212,7 +216,10 @@ def _watching(
             "label %s: watching %s at %s as host %s", label, service_id, shown, host
         )
         service = Service(label, service_id, host, ttl, info)
-        return Watcher(store, service, rhythm, new_probe(target, stop), stop, notifier)
+        probe = new_probe(target, stop)
+        if apart:
+            probe = with_hint(probe, url)
+        return Watcher(store, service, rhythm, probe, stop, notifier)
 
     return watcher
 

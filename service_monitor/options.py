@@ -120,7 +120,7 @@ probing = group(
     ),
     host(
         "The host to tell others.",
-        show_default="the monitor URL's, or if that is loopback the address that "
+        show_default="the monitor URL's, or if others cannot use it the address that "
         "reaches the store",
     ),
     option(
