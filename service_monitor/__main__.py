@@ -23,10 +23,13 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     import io
     import threading
+    import warnings
     from contextlib import suppress
 
     from service_monitor.calls import Stop
 
+    if not sys.warnoptions:  # a library's are no lines of our log
+        warnings.simplefilter("ignore")
     stop = Stop()
     threading.Thread(target=_obey, args=(stop,), daemon=True).start()
     from service_monitor.cli import main as run  # slow

@@ -43,8 +43,13 @@ class _OneLine(logging.Formatter):
 
 
 def start_logging(ctx: click.Context, param: click.Parameter, level: str) -> None:
-    """Log to stderr; of the libraries only warnings, since debug lines hold secrets."""
+    """Log to stderr what is ours.
+
+    What libraries log holds secrets at debug and tracebacks at warning; what of it
+    concerns the operator, we say.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(logging.Filter("service_monitor"))
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("service_monitor").setLevel(level.upper())
