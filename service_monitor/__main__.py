@@ -23,10 +23,13 @@ def main() -> None:
     """
     heeded = signals.block()
     import threading
+    import warnings
 
     from service_monitor.calls import Stop
     from service_monitor.node.reaper import collect_orphans
 
+    if not sys.warnoptions:  # a library's are no lines of our log
+        warnings.simplefilter("ignore")
     stop = Stop()
     collect_orphans()
     try:

@@ -11,14 +11,23 @@ _PLACE = re.compile(r"(?:\[(?P<six>.*:.*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>.*)
 _HERE = re.compile(
     r"(ip6-)?(localhost|loopback)[46]?(\.localdomain[46]?)?|.+\.localhost"
 )
+_OUTSIDE = re.compile(
+    r"(host|gateway|kubernetes|vm|docker)\.(docker|containers?|podman|lima|colima|orb|"
+    r"minikube|rancher-desktop|k3d|wsl)\.internal|docker\.for\.(mac|win)\..+|"
+    r"host\.crc\.testing"
+)
+_OLD_ADDRESS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.I)
 
 
 def is_host(text: str) -> bool:
     """Tell whether it is a host name or an IP address, without port and brackets.
 
     Labels have up to 63 letters (RFC 1123, and the underscore of Compose); what is all
-    digits and dots has to be an address.
+    digits and dots has to be an address. And 0x7f.1, which the C library takes for
+    127.0.0.1, is no name.
     """
+    if _OLD_ADDRESS.fullmatch(text) and "x" in text.lower():
+        return False
     if _ADDRESS.fullmatch(text):
         return _address(text) is not None
     return len(text) <= 253 and _NAME.fullmatch(text) is not None
@@ -51,13 +60,38 @@ def with_port(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def is_only_here(host: str) -> bool:
-    """Tell whether others cannot use it: loopback, unspecified, or with a zone."""
+def is_only_here(host: str) -> str | None:
+    """Say why others cannot use it, None if by what it looks like they can.
+
+    Loopback, unspecified, link-local, multicast, a zone; or a name for such a thing, or
+    for the machine around a container.
+    """
     address = _address(host)
     if address is None:
-        return _HERE.fullmatch(host.lower().rstrip(".")) is not None
+        name = host.lower().rstrip(".")
+        if _HERE.fullmatch(name):
+            return "loopback"
+        return "the machine around a container" if _OUTSIDE.fullmatch(name) else None
     inner = getattr(address, "ipv4_mapped", None) or address
-    return inner.is_loopback or inner.is_unspecified or "%" in host
+    if inner.is_loopback or inner.is_unspecified:  # to connect to, they are the same
+        return "loopback"
+    if is_nowhere(host):
+        return "nothing to connect to"
+    if "%" in host:
+        return "an address with a zone"
+    return "link-local" if inner.is_link_local else None
+
+
+def is_nowhere(host: str) -> bool:
+    """Tell whether it is an address that no service can have for others.
+
+    Unspecified, multicast or broadcast.
+    """
+    address = _address(host)
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return inner is not None and (
+        inner.is_unspecified or inner.is_multicast or str(inner) == "255.255.255.255"
+    )
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

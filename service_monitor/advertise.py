@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from service_monitor.addresses import is_only_here
+from service_monitor.errors import ConfigError
+from service_monitor.net.here import Here, look
+from service_monitor.net.meaning import elsewhere_another
+
+log = logging.getLogger(__name__)
 
 
 def advertised_host(
-    given: str | None, monitor_url: str | None, local_address: Callable[[], str]
+    given: str | None,
+    monitor_url: str | None,
+    local_address: Callable[[], str],
+    here: Here | None = None,
 ) -> str:
     """Return the host given, the monitor URL's, or the one that reaches the store.
 
-    A loopback or unspecified address in the URL means "this machine" and is of no use
-    to others, so it counts as none.
+    A host in the URL that is another machine on each machine, as loopback is, is of no
+    use to others and counts as none.
     """
+    here = look() if here is None else here
     if given:
+        if why := elsewhere_another(given, here):
+            log.warning(
+                "--host %s (%s) is another machine on each machine: who is told to "
+                "join it reaches itself, or nobody",
+                given,
+                why,
+            )
         return given
     host = urlsplit(monitor_url).hostname if monitor_url else None
-    return host if host and not is_only_here(host) else local_address()
+    host = (host or "").replace("%25", "%")
+    why = elsewhere_another(host, here)
+    if host and not why:
+        return host
+    address = local_address()
+    if "%" in address:
+        raise ConfigError(
+            f"the address that reaches the store, {address}, has a zone, which is "
+            "this machine's own: name this host with --host"
+        )
+    if why and why != "loopback":
+        log.warning(
+            "--monitor-url names %s (%s), which is another machine on each machine: "
+            "others are told %s. If that is wrong, name this host with --host",
+            host,
+            why,
+            address,
+        )
+    return address

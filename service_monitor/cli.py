@@ -91,7 +91,7 @@ def watch(stop: Stop, /, **given: Any) -> None:
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
     """
     notifier = _notifier(given)
-    new_watcher = _watching(given, stop, notifier)
+    new_watcher = _watching(given, stop, notifier, apart=True)
     with suppress(Stopped), _store(given, stop) as store:
         watcher = new_watcher(store)
         watcher.run()
@@ -199,12 +199,17 @@ def _notifier(given: dict[str, Any]) -> Notifier:
 
 
 def _watching(
-    given: dict[str, Any], stop: Stop, notifier: Notifier
+    given: dict[str, Any], stop: Stop, notifier: Notifier, *, apart: bool = False
 ) -> Callable[[Store], Watcher]:
-    """Check what there is to watch; return what watches it once the store is open."""
+    """Check what there is to watch; return what watches it once the store is open.
+
+    `apart` is a service that somebody else starts, maybe in another container.
+    """
+    from service_monitor.node.hints import with_hint
+    from service_monitor.node.tcp import CONNECTED_INTERVAL
     from service_monitor.probe import Target, new_probe
     from service_monitor.registry import Service
-    from service_monitor.watcher import STEP, Rhythm, Watcher
+    from service_monitor.watcher import STARTUP_INTERVAL, STEP, Rhythm, Watcher
 
     interval, timeout, ttl = _rhythm(**given)
     if notifier.watchdog is not None and notifier.watchdog < max(ttl, STEP):
@@ -218,7 +223,8 @@ def _watching(
     target = Target(url, timeout, dict(given["header"]), ca, insecure)
     label, service_id = given["label"], given["service_id"] or values.own_name()
     info = {key: value for part in given["info"] for key, value in part.items()}
-    rhythm = Rhythm(interval, given["rise"], given["fall"])
+    connected = CONNECTED_INTERVAL if url.startswith("tcp:") else STARTUP_INTERVAL
+    rhythm = Rhythm(interval, given["rise"], given["fall"], connected)
 
     def watcher(store: Store) -> Watcher:
         host = _host(given["host"], url, store, stop)
@@ -227,7 +233,10 @@ def _watching(
             "label %s: watching %s at %s as host %s", label, service_id, shown, host
         )
         service = Service(label, service_id, host, ttl, info)
-        return Watcher(store, service, rhythm, new_probe(target, stop), stop, notifier)
+        probe = new_probe(target, stop)
+        if apart:
+            probe = with_hint(probe, url)
+        return Watcher(store, service, rhythm, probe, stop, notifier)
 
     return watcher
 

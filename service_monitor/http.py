@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from http.client import HTTPException, HTTPResponse
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, parse_headers
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, BinaryIO
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -13,6 +14,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from service_monitor.calls import adopt
+from service_monitor.net.head import Head
 
 # A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
 _KEEPALIVE = [
@@ -23,35 +25,37 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 
-MOST_HEADER = 128 * 1024
-"""Bytes of an answer before its body: http.client takes 100 lines of 64 KiB each."""
-
-
-class _Header:
-    """The file that an answer is read from, up to `MOST_HEADER`."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._left = MOST_HEADER
-        self.close = file.close
-
-    def readline(self, limit: int) -> bytes:
-        line = self._file.readline(limit)
-        self._left -= len(line)
-        if self._left < 0:
-            raise HTTPException(f"got more than {MOST_HEADER} bytes of headers")
-        return line
-
 
 class _Answer(HTTPResponse):
+    """An answer as `net.head` reads it."""
+
     def begin(self) -> None:
         file = self.fp
-        self.fp = _Header(file)  # type: ignore[assignment]
+        self.fp = Head(file)  # type: ignore[assignment]
         try:
             super().begin()
         finally:
             if self.fp is not None:  # not closed on the way
                 self.fp = file
+        self.headers.defects.clear()  # of a mail; urllib3 logs them, with a traceback
+        if self.length == 0:  # by its status: so there are no chunks either
+            self.chunked = False
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Pass over what comes before the answer itself, as 103 Early Hints."""
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if found[1] == HTTPStatus.SWITCHING_PROTOCOLS or found[1] >= HTTPStatus.OK:
+                return found
+            parse_headers(self.fp)
+
+    def _get_chunk_left(self) -> int | None:
+        if self.chunk_left == 0:  # a line ends each chunk, with CR or without
+            if self.fp.readline(3).strip(b"\r\n"):
+                raise HTTPException("a chunk is longer than it says")
+            self.chunk_left = None
+        left: int | None = super()._get_chunk_left()  # type: ignore[misc]
+        return left
 
 
 class _Adopting(HTTPConnection):

@@ -43,8 +43,13 @@ class _OneLine(logging.Formatter):
 
 
 def start_logging(ctx: click.Context, param: click.Parameter, level: str) -> None:
-    """Log to stderr; of the libraries only warnings, since debug lines hold secrets."""
+    """Log to stderr what is ours.
+
+    What libraries log holds secrets at debug and tracebacks at warning; what of it
+    concerns the operator, we say.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(logging.Filter("service_monitor"))
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("service_monitor").setLevel(level.upper())
@@ -93,13 +98,14 @@ probing = group(
         required=True,
         type=values.URL_TYPE,
         help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a "
-        "2xx, tcp://HOST:PORT if it can be connected to.",
+        "2xx, tcp://HOST:PORT if it accepts connections and keeps them.",
     ),
     option(
         "--interval",
         type=values.DURATION,
         default="5s",
-        help="From probe to probe; 250 ms while this service holds the startup lease.",
+        help="From probe to probe; 250 ms while this service holds the startup lease, "
+        "1 s with tcp:// once it connects.",
     ),
     option(
         "--timeout",
@@ -119,7 +125,7 @@ probing = group(
     ),
     host(
         "The host to tell others.",
-        show_default="the monitor URL's, or if that is loopback the address that "
+        show_default="the monitor URL's, or if others cannot use it the address that "
         "reaches the store",
     ),
     option(

@@ -12,8 +12,9 @@ from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import LocalLack, describe
 from service_monitor.lacks import lack_in
+from service_monitor.node.tcp import LOOK, ended_by_peer, is_our_own_end
 from service_monitor.shown import printable
-from service_monitor.timing import format_duration
+from service_monitor.timing import format_duration, now
 
 if TYPE_CHECKING:
     import urllib3
@@ -68,13 +69,14 @@ def _tcp(target: Target) -> Callable[[], Result]:
     host, port = split_port(urlsplit(target.url).netloc)
 
     def connect() -> Result:
+        deadline = now() + target.timeout
         try:
             address = host, port or 0
             with socket.create_connection(address, timeout=target.timeout) as sock:
-                # Where nobody listens, a port of the ephemeral range may answer itself.
-                if sock.getsockname() == sock.getpeername():
+                if is_our_own_end(sock):
                     return Result(False, "connection refused")
-                return Result(True, "connected")
+                ended = ended_by_peer(sock, min(LOOK, (deadline - now()) / 2))
+                return Result(ended is None, ended or "accepts connections")
         except TimeoutError:
             raise
         except OSError as error:

@@ -18,6 +18,7 @@ from service_monitor.errors import (
     WaitTimeout,
 )
 from service_monitor.health import Health
+from service_monitor.recipes.discovery import registrations
 from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
 from service_monitor.records import (
     Record,
@@ -170,10 +171,10 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(num), num) if num else (1, 0, word) for num, word in parts]
 
 
-def up_hosts(records: Iterable[Record]) -> list[str]:
+def up_hosts(records: Iterable[Record], warned: set[str] | None = None) -> list[str]:
     """Return the hosts of registrations that are up, each once, naturally sorted."""
-    found = (Registration.from_json(record.value) for record in records)
-    return sorted({r.host for r in found if r is not None and r.up}, key=natural)
+    found = registrations(records, warned)
+    return sorted({each.host for _, each in found if each.up}, key=natural)
 
 
 def wait_for_hosts(
@@ -181,37 +182,43 @@ def wait_for_hosts(
 ) -> list[str]:
     """Block until that many hosts are up; return all that are.
 
-    Outages of the store are waited out. Raises `WaitTimeout` after `timeout` seconds,
-    or the `StoreError` or `LocalLack` if that was the trouble then, and `Stopped`; and
-    `StoreRefused` at once from a store that never served us.
+    The last look is at the deadline. Outages of the store are waited out. Raises
+    `WaitTimeout` after `timeout` seconds, or the `StoreError` or `LocalLack` if that
+    was the trouble then, and `Stopped`; and `StoreRefused` at once from a store that
+    never served us.
     """
     deadline = now() + timeout
     stop.limit(timeout + STOP_GRACE)
     trouble, served = Trouble("trying on"), False
+    warned: set[str] = set()
     while True:
         hosts: list[str] = []
         failure: Failure | None = None
+        over = now() >= deadline
         try:
             snapshot = store.list(hosts_prefix(label))
             served = True
-            hosts = up_hosts(snapshot.records)
+            hosts = up_hosts(snapshot.records, warned)
             if len(hosts) >= at_least:
                 return hosts
-            left = max(0.0, min(_LOOK, deadline - now()))
-            store.wait(hosts_prefix(label), snapshot, left)
+            if not over:
+                left = max(0.0, min(_LOOK, deadline - now()))
+                store.wait(hosts_prefix(label), snapshot, left)
             trouble.over()
         except FAILURES as error:
             if isinstance(error, StoreRefused) and not served:
                 raise
             trouble.met(error)
             failure = error
-            stop.wait(min(1.0, max(0.0, deadline - now())))
+            if not over:
+                stop.wait(min(1.0, max(0.0, deadline - now())))
         stop.check()
-        if now() >= deadline:
+        if over:
             if failure is not None:
                 raise failure
             raise WaitTimeout(
                 f"label {label}: {len(hosts)} of {at_least} hosts up after "
                 f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"
             )
-        stop.wait(_PACE)  # a wait is a hint and may return at once: never spin
+        # A wait is a hint and may return at once: never spin.
+        stop.wait(min(_PACE, max(0.0, deadline - now())))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from service_monitor.addresses import is_host
 from service_monitor.queue import Entry, Queue, read_queue
-from service_monitor.records import Record, Registration, Snapshot
+from service_monitor.recipes.discovery import registrations
+from service_monitor.records import Record, Snapshot
 from service_monitor.registry import natural
 from service_monitor.shown import printable
 from service_monitor.stores import Store
@@ -23,15 +25,19 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
     """
     snapshot = store.list(f"{label.lower()}/" if label else "")
     services: list[Row] = []
+    registered: list[Record] = []
     tickets: dict[str, list[Record]] = {}
     for record in snapshot.records:
         where, _, _ = record.key.rpartition("/")
         name, _, kind = where.rpartition("/")
         if kind == "lease":
             tickets.setdefault(name, []).append(record)
-        elif kind == "hosts" and (found := Registration.from_json(record.value)):
-            fields = "service_id", "host", "state", "since", "reason", "info"
-            services.append({"label": name} | {f: getattr(found, f) for f in fields})
+        elif kind == "hosts":
+            registered.append(record)
+    for record, found in registrations(registered):
+        fields = "service_id", "host", "state", "since", "reason", "info"
+        name = record.key.rpartition("/")[0].rpartition("/")[0]
+        services.append({"label": name} | {f: getattr(found, f) for f in fields})
     services.sort(key=lambda row: (row["label"], natural(row["service_id"])))
     leases: list[Row] = []
     for name in sorted(tickets):
@@ -46,7 +52,7 @@ def _lease_row(store: Store, label: str, queue: Queue, entry: Entry) -> Row:
     return {
         "label": label,
         "service_id": ticket.service_id,
-        "host": ticket.host,
+        "host": ticket.host if is_host(ticket.host) else "?",
         "state": ticket.state,
         "position": 0 if ticket.held else queue.position(record.key),
         "since": ticket.since,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service_monitor.addresses import is_host, split_port
+from service_monitor.addresses import is_host, is_nowhere, split_port
 from service_monitor.errors import ConfigError
 from service_monitor.node.signals import PASSED_ON, STOPS
 from service_monitor.records import NAME
@@ -85,8 +85,10 @@ def read_host(text: str) -> str:
     """Check a host to advertise: a name or an address, without a port."""
     if not is_host(text):
         raise ValueError("is not a host name or address (no port, no brackets)")
-    if text.strip("0.:") == "":
+    if is_nowhere(text):
         raise ValueError("is nothing that others can connect to")
+    if "%" in text:
+        raise ValueError("has a zone (%...), which is this machine's own")
     return text
 
 

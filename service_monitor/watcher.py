@@ -43,6 +43,8 @@ class Rhythm:
     interval: float = 5.0
     rise: int = 1
     fall: int = 2
+    connected: float = STARTUP_INTERVAL
+    """While this service id holds the startup lease, after a success."""
 
 
 @dataclass
@@ -191,7 +193,9 @@ class Watcher:
         self._alive()
         interval = self._rhythm.interval
         if self._turn.seen:
-            interval = min(interval, STARTUP_INTERVAL)
+            well = result.ok or self._health.up
+            hurry = self._rhythm.connected if well else STARTUP_INTERVAL
+            interval = min(interval, hurry)
         elif self._trouble.failure:
             interval = min(interval, STORE_RETRY)
         self._pause(begun + interval)

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.addresses import is_host, is_only_here, split_port, with_port
+from service_monitor.addresses import (
+    is_host,
+    is_nowhere,
+    is_only_here,
+    split_port,
+    with_port,
+)
 
 HOSTS = ["es-1", "es_1", "a", "10.0.0.1", "h.example.com", "h.example.com.", "1a.b"]
 HOSTS += ["::1", "fe80::1%eth0", "::ffff:10.0.0.1", "A" * 63, "a." * 126 + "a"]
@@ -23,11 +29,22 @@ NO_HOSTS += [
     "::1%a,b",
     "1:2",
     "h:",
+    "0x7f.1",
+    "0x7f000001",
+    "127.0x1",
     "é",
 ]
 HERE = ["127.0.0.1", "127.0.1.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"]
 HERE += ["localhost", "LOCALHOST", "localhost.", "localhost.localdomain", "localhost6"]
 HERE += ["ip6-localhost", "ip6-loopback", "a.localhost", "fe80::1%eth0"]
+HERE += ["169.254.169.254", "fe80::1", "::ffff:169.254.0.1", "224.0.0.1", "ff02::1"]
+HERE += ["255.255.255.255", "::ffff:0.0.0.0", "host.docker.internal"]
+HERE += ["gateway.docker.internal", "HOST.containers.internal.", "host.lima.internal"]
+HERE += ["kubernetes.docker.internal", "host.minikube.internal", "docker.orb.internal"]
+HERE += ["docker.for.mac.localhost", "docker.for.mac.host.internal"]
+HERE += ["host.rancher-desktop.internal", "host.k3d.internal"]
+NOWHERE = ["0.0.0.0", "::", "224.0.0.1", "239.1.1.1", "ff02::1", "255.255.255.255"]
+NOWHERE += ["::ffff:0.0.0.0", "ff02::1%eth0"]
 
 
 @pytest.mark.parametrize("text", HOSTS)
@@ -104,7 +121,32 @@ def test_knows_what_only_this_machine_reaches(host: str) -> None:
     assert is_only_here(host)
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "h", "localhost.example", "2001:db8::1"])
+@pytest.mark.parametrize("host", NOWHERE)
+def test_knows_what_nobody_can_connect_to(host: str) -> None:
+    """It could be published."""
+    assert is_nowhere(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "h", "fe80::1", "240.0.0.1"])
+def test_knows_what_somebody_might_connect_to(host: str) -> None:
+    """--host would be refused without need."""
+    assert not is_nowhere(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1",
+        "h",
+        "localhost.example",
+        "2001:db8::1",
+        "fd00::1",
+        "ip-10-0-0-1.ec2.internal",
+        "es-1.c.project.internal",
+        "host.example.internal",
+        "docker.example.com",
+    ],
+)
 def test_knows_what_others_reach(host: str) -> None:
     """A good address would be thrown away."""
     assert not is_only_here(host)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from service_monitor.advertise import advertised_host
+from service_monitor.errors import ConfigError
+from service_monitor.net.here import Here
 
 HERE = [None, "http://127.0.0.1:9200", "http://localhost", "tcp://0.0.0.0:1"]
 HERE += ["http://[::1]:1", "http://[fe80::1%25eth0]/"]
@@ -37,3 +41,55 @@ def test_else_the_monitored_host(url: str, host: str) -> None:
 def test_loopback_is_no_address_for_others(url: str | None) -> None:
     """The line of the 2014 README would make every node join itself."""
     assert advertised_host(None, url, lambda: "10.0.0.7") == "10.0.0.7"
+
+
+BRIDGES = Here(bridges={"172.18.0.1": "br-1"}, gateway="10.1.1.1")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("172.17.0.1", "Docker's bridge"),
+        ("172.18.0.1", "the address of the bridge br-1"),
+        ("10.1.1.1", "the gateway of this container"),
+        ("host.docker.internal", "the machine around a container"),
+        ("169.254.1.1", "link-local"),
+        ("[fe80::1]", "link-local"),
+        ("[fe80::1%25eth0]", "an address with a zone"),
+    ],
+)
+def test_what_is_another_machine_on_each_counts_as_none(
+    host: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three nodes would show one host, and be told to join themselves."""
+    url = f"http://{host}:9203/x"
+    assert advertised_host(None, url, lambda: "10.0.0.7", BRIDGES) == "10.0.0.7"
+    (said,) = caplog.messages
+    assert f"({why})" in said
+    assert "others are told 10.0.0.7" in said
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1"])
+def test_loopback_is_nothing_to_warn_of(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line that everybody writes would warn at each start."""
+    advertised_host(None, url, lambda: "10.0.0.7", BRIDGES)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "172.18.0.1", "host.docker.internal"])
+def test_what_the_operator_says_counts_but_not_in_silence(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On one machine it may be right; on several nobody would know why it is not."""
+    assert advertised_host(host, None, no_store, BRIDGES) == host
+    (said,) = caplog.records
+    assert said.levelno == logging.WARNING
+    assert f"--host {host}" in said.message
+
+
+def test_a_zone_is_never_published() -> None:
+    """Others would be sent out of an interface that they do not have."""
+    with pytest.raises(ConfigError, match=r"fe80::1%eth0, has a zone.*--host"):
+        advertised_host(None, None, lambda: "fe80::1%eth0", BRIDGES)

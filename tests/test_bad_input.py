@@ -68,7 +68,7 @@ def bad_input() -> Iterator[list[str]]:
         yield ["release-lease", "--label=es", "--token", count]
     yield ["hosts", "--label=es", "--port=65536"]
     yield ["hosts", "--label=es", "--format=yaml"]
-    for host in "", "h:9200", "0.0.0.0", "[::1]", "a,b":
+    for host in "", "h:9200", "0.0.0.0", "[::1]", "a,b", "224.0.0.1", "fe80::1%eth0":
         yield [*WATCH, "--host", host]
     for info in "", "x", "{", '{"a": NaN}', "k=\udcff":
         yield [*WATCH, "--info", info]
@@ -189,6 +189,8 @@ def test_bad_bytes_are_refused_by_the_process(path: Path, label: bytes) -> None:
             "--port: '0' is not a whole number from 1",
         ),
         (["hosts", "--label=a", "--format=x"], "--format: 'x' is not one of 'comma',"),
+        ([*WATCH, "--host=ff02::1"], "--host: 'ff02::1' is nothing that others can"),
+        ([*WATCH, "--host=fe80::1%eth0"], "--host: 'fe80::1%eth0' has a zone (%...)"),
         ([*WATCH, "--host-ip=a:1"], "--host: 'a:1' is not a host name or address"),
         ([*WATCH, "--timeout=9s"], "--timeout 9 s is longer than --interval 5 s"),
         ([*WATCH, "--ttl=1"], "--ttl 1 s is too short to be kept: raise it to 8 s"),

@@ -26,6 +26,7 @@ from tests.certificates import Certificates
 from tests.commands import HANG, wait_until
 from tests.conftest import Serve
 from tests.loopback import (
+    Loopback,
     Talk,
     answering,
     dripping,
@@ -58,7 +59,7 @@ def headers_of(request: bytes) -> Header:
         ("200 OK", True),
         ("204 No Content", True),
         ("299 Whatever", True),
-        ("103 Early Hints", False),
+        ("101 Switching Protocols", False),
         ("301 Moved Permanently", False),
         ("304 Not Modified", False),
         ("401 Unauthorized", False),
@@ -126,7 +127,6 @@ def closing(connection: socket.socket) -> None:
 
 
 GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
-MANY = b"".join(b"X-%d: y\r\n" % number for number in range(1000))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,10 @@ MANY = b"".join(b"X-%d: y\r\n" % number for number in range(1000))
         (answering(GARBAGE), ""),
         (answering(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "SSH-2.0-OpenSSH_9.6"),
         (answering(b"HTTP/1.1 abc\r\n\r\n"), "abc"),
-        (answering(b"HTTP/1.1 200 OK\r\n" + MANY + b"\r\n"), "more than 100 headers"),
+        (answering(b"HTTP/1.1 200 O"), "breaks off in its first line"),
+        (answering(b"HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n"), "NUL"),
+        (answering(b"hello\n"), "hello"),  # HTTP/0.9
+        (answering(b"HTTP/3.0 200 OK\r\n\r\n"), "HTTP/3.0"),
         (answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000), "header line"),
         (answering(b"HTTP/1.1 200 " + b"y" * 200_000), "status line"),
         (answering(OK.replace(b"Length: 0", b"Length: 9")), "9 more expected"),
@@ -180,6 +183,106 @@ def test_what_this_machine_lacks_is_no_reason_to_die(
     ok, reason = asking()
     assert not ok
     assert reason.startswith("this machine lacks threads or processes: raise TasksMax=")
+
+
+# what every client takes
+
+OK_LINE = b"HTTP/1.1 200 OK\r\n"
+REST = b"Content-Length: 2\r\n\r\nok"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNKS = b"\r\n2\r\nok\r\n0\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+MANY = b"".join(b"X-%d: y\r\n" % number for number in range(1000))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HINTS + OK_LINE + REST,
+        HINTS * 3 + OK_LINE + REST,
+        b"HTTP/1.1 102 Processing\r\n\r\n" + OK_LINE + REST,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + HINTS + OK_LINE + REST,
+        OK_LINE + b"no header\r\n" + REST,
+        OK_LINE + b"From me to you\r\n" + REST,
+        OK_LINE + b"two words: z\r\n" + REST,
+        OK_LINE + b"X-\xe9: z\r\n" + REST,
+        OK_LINE + b": z\r\n" + REST,
+        OK_LINE + b"  goes on: nothing\r\n" + REST,
+        OK_LINE + b"no header\r\n  goes on\r\n" + REST,
+        OK_LINE + b"A: b\r\n  goes on\r\n" + REST,
+        OK_LINE + b"A: b\rC d\r\n" + REST,
+        OK_LINE + b"A: b\x0b\x0c\x1c\x85\r\n" + REST,
+        OK_LINE + b"Content-Length : 2\r\n\r\nok",
+        OK_LINE + b"Content-Length: 7\r\n" + REST,
+        OK_LINE + b"Content-Length: 2, 2\r\n\r\nok",
+        OK_LINE + b"Content-Length: +2\r\n\r\nok",
+        OK_LINE + MANY + REST,
+        OK_LINE + b"Set-Cookie: \xff=;;;expires=9;=;\r\n" + REST,
+        OK_LINE + b"Content-Type: multipart/mixed\r\n" + REST,
+        OK_LINE + b'Content-Type: ;;=;charset="\r\n' + REST,
+        (OK_LINE + REST).replace(b"\r", b""),
+        (OK_LINE + REST).replace(b"\r\n\r\n", b"\r\n\n"),
+        b"HTTP/1.1 200\r\n" + REST,
+        b"HTTP/1.1   200   OK\r\n" + REST,
+        b"http/1.1 200 OK\r\n" + REST,
+        b"HTTP/1.0 200 OK\r\n" + REST,
+        b"HTTP/2 200 OK\r\n" + REST,
+        b"HTTP/2.0 200 OK\r\n" + REST,
+        "HTTP/1.1 200 Größe\r\n".encode() + REST,
+        OK_LINE + CHUNKED + CHUNKS,
+        OK_LINE + CHUNKED + b"Content-Length: 2\r\n" + CHUNKS,
+        OK_LINE + b"Content-Length: 2\r\n" + CHUNKED + CHUNKS,
+        OK_LINE + CHUNKED * 2 + CHUNKS,
+        OK_LINE + CHUNKED.replace(b"chunked", b"chunked, CHUNKED") + CHUNKS,
+        OK_LINE + CHUNKED.replace(b"chunked", b"gzip, Chunked") + CHUNKS,
+        OK_LINE + CHUNKED + CHUNKS.replace(b"2\r", b"02;a=b\r"),
+        OK_LINE + CHUNKED + CHUNKS.replace(b"0\r\n", b"0\r\nTrailer: x\r\n"),
+        (OK_LINE + CHUNKED + CHUNKS).replace(b"\r", b""),
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+    ],
+)
+def test_what_every_client_takes_is_up(
+    serve: Serve, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node would be down whose page opens in curl and in any browser; or each probe
+    would log a traceback."""
+
+    def keeping(connection: socket.socket) -> None:  # the end has to be found
+        read_request(connection)
+        connection.sendall(answer)
+        hanging(connection)
+
+    ok, reason = ask(serve(keeping).url, 5)
+    assert (ok, reason[:2]) == (True, "20")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\nok",
+        OK_LINE + b"\r\n",
+        OK_LINE + b"Content-Length: many\r\n\r\nok",
+        OK_LINE + b"Transfer-Encoding: identity\r\n\r\nok",
+    ],
+)
+def test_an_answer_without_a_length_ends_with_its_connection(
+    serve: Serve, answer: bytes
+) -> None:
+    """Servers of HTTP/1.0 could not be watched."""
+    assert ask(serve(answering(answer)).url) == (True, "200 OK")
+
+
+def test_hints_alone_are_no_answer(serve: Serve) -> None:
+    """A server that only says that it will answer would pass the turn on."""
+    assert not ask(serve(answering(HINTS)).url).ok
+
+
+def test_endless_hints_are_bounded(serve: Serve) -> None:
+    """A service gone wrong would keep `watch` reading for the whole timeout."""
+    server = serve(answering(HINTS * 9999))
+    assert ask(server.url) == (False, "got more than 131072 bytes of headers")
 
 
 # one deadline
@@ -259,11 +362,12 @@ def test_a_stop_ends_a_probe_at_once(serve: Serve) -> None:
 # no more is read than needed
 
 
-def flooding(start: bytes, sent: list[int]) -> Talk:
+def flooding(start: bytes, sent: list[int], *, reads: bool = True) -> Talk:
     """Answer without end, and keep count."""
 
     def talk(connection: socket.socket) -> None:
-        read_request(connection)
+        if reads:
+            read_request(connection)
         connection.sendall(start)
         while True:
             sent.append(connection.send(b"x" * 65536))
@@ -520,17 +624,24 @@ def test_a_drip_inside_of_tls_costs_the_timeout(
 # tcp
 
 
-def test_tcp_is_up_if_it_can_be_connected_to(serve: Serve) -> None:
+ACCEPTS = (True, "accepts connections")
+
+
+def tcp(server: Loopback) -> str:
+    return f"tcp://127.0.0.1:{server.port}"
+
+
+def test_tcp_is_up_if_the_connection_is_kept(serve: Serve) -> None:
     """Services without HTTP could not be watched."""
     server = serve(hanging)
-    assert ask(f"tcp://127.0.0.1:{server.port}") == (True, "connected")
-    assert ask(f"tcp://localhost:{server.port}") == (True, "connected")
+    assert ask(tcp(server)) == ACCEPTS
+    assert ask(f"tcp://localhost:{server.port}") == ACCEPTS
 
 
 def test_tcp_over_ipv6() -> None:
     """A service on IPv6 could not be watched."""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        assert ask(f"tcp://[::1]:{server.getsockname()[1]}") == (True, "connected")
+        assert ask(f"tcp://[::1]:{server.getsockname()[1]}") == ACCEPTS
 
 
 def test_a_port_that_answers_itself_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,3 +656,74 @@ def test_a_port_that_answers_itself_is_down(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(socket, "create_connection", connect)
     assert ask("tcp://127.0.0.1:1") == (False, "connection refused")
+
+
+def saying(words: bytes, *, ending: Talk | None = None) -> Talk:
+    """Greet, and then end as told or wait for the client."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(words)
+        (ending or hanging)(connection)
+
+    return talk
+
+
+def hanging_up(connection: socket.socket) -> None:
+    """Close without waiting for anything."""
+
+
+def kicking_out(connection: socket.socket) -> None:
+    """Reset the connection."""
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+BLOCKED = (
+    b"J\x00\x00\x00\xffi\x04Host '172.17.0.1' is blocked because of many connection "
+    b"errors; unblock with 'mariadb-admin flush-hosts'"
+)
+
+
+@pytest.mark.parametrize(
+    ("talk", "said"),
+    [
+        (hanging_up, "accepted, then closed at once"),
+        (kicking_out, "accepted, then reset at once"),
+        (
+            saying(b"-ERR max number of clients reached\r\n", ending=hanging_up),
+            "accepted, then closed at once, saying: ERR max number of clients reached",
+        ),
+        (
+            saying(BLOCKED, ending=hanging_up),
+            "accepted, then closed at once, saying: Host '172.17.0.1' is blocked "
+            "because of many connection errors; unblock with 'mariadb-admin "
+            "flush-hosts'",
+        ),
+        (saying(b"\xff\x00\x1b\x01" * 9, ending=hanging_up), "closed at once"),
+    ],
+)
+def test_a_connection_that_the_peer_ends_at_once_is_down(
+    serve: Serve, talk: Talk, said: str
+) -> None:
+    """docker-proxy accepts while nothing listens inside, and a database that has locked
+    this host out does, too: the turn would pass on."""
+    ok, reason = ask(tcp(serve(talk)))
+    assert not ok
+    assert reason.endswith(said)
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize("words", [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x00" * 200_000])
+def test_a_service_that_greets_is_up(serve: Serve, words: bytes) -> None:
+    """A database that speaks first could not be watched."""
+    assert ask(tcp(serve(saying(words)))) == ACCEPTS
+
+
+def test_a_service_that_never_stops_talking_is_up(serve: Serve) -> None:
+    """Its probe would read for ever, or into the memory."""
+    assert ask(tcp(serve(flooding(b"", [], reads=False)))) == ACCEPTS
+
+
+def test_the_look_is_within_the_timeout(serve: Serve) -> None:
+    """A --timeout of 100 ms would never find anything up."""
+    assert ask(tcp(serve(hanging)), 0.1) == ACCEPTS

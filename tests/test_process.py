@@ -434,3 +434,34 @@ def test_a_waiter_gets_its_turn_from_the_one_before(
             assert run("hosts", "--label=es").out == "10.0.0.1\n"
             watcher.terminate()
             assert finish(watcher).code == 0
+
+
+def test_no_line_of_a_library_is_ours(path: Path) -> None:
+    """A traceback of 640 bytes would be logged at each probe, or a header's secret."""
+    script = """
+import logging, sys, warnings
+import service_monitor.__main__ as process
+import service_monitor.cli as command
+
+def run(stop):
+    code = command.main(["status", "--log-level=debug"], stop)
+    logging.getLogger("service_monitor.x").warning("ours")
+    for name in "urllib3.connection", "botocore", "py.warnings", "root":
+        logging.getLogger(name).error("theirs", exc_info=ValueError("theirs"))
+    warnings.warn("theirs")
+    return code
+
+sys.modules["service_monitor.cli"] = type(sys)("stub")
+sys.modules["service_monitor.cli"].main = run
+process.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(path),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0
+    assert "ours" in done.stderr
+    assert "theirs" not in done.stderr

@@ -230,6 +230,53 @@ def test_hosts_are_those_up_each_once_in_natural_order() -> None:
     assert up_hosts(records) == ["10.0.0.2", "10.0.0.10", "es-2", "es-10"]
 
 
+BAD_HOSTS = ["a,b", "a b", "a\nb", "a\n", "", "-x", "--config=/etc/passwd", "\x1b[2J"]
+BAD_HOSTS += ["es-1:9200", "[::1]", "é", "a\x00b", "a/b", "$(reboot)", "0.0.0.0"]
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_a_host_that_is_none_is_left_aside(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A foreign tool's record would end up as two hosts, or as an option of the
+    service's command line."""
+    records = [registration("10.0.0.1", "up"), registration(host, "up")]
+    assert up_hosts(records) == ["10.0.0.1"]
+    assert caplog.messages == ["k names no valid host: left aside"]
+
+
+def test_waiting_for_hosts_counts_none_that_is_left_aside(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`hosts --wait=2` would print one host, and warn twenty times a second."""
+    store.create("es/hosts/a", registration("h", "up").value, 30)
+    store.create("es/hosts/b", registration("a,b", "up").value, 30)
+    with pytest.raises(WaitTimeout, match="1 of 2 hosts up"):
+        wait_for_hosts(Broken(store, 0), "es", 2, 0.4, Stop())  # type: ignore[arg-type]
+    assert caplog.messages == ["es/hosts/b names no valid host: left aside"]
+
+
+def test_waiting_for_hosts_takes_a_last_look(store: SqliteStore) -> None:
+    """What came just before the deadline would be reported as missing."""
+
+    class Late(Broken):
+        """Lets the host come in the last wait."""
+
+        def wait(self, prefix: str, since: object, timeout: float) -> None:
+            time.sleep(timeout)
+            publisher(store, "a").reconcile(UP)
+
+    late = Late(store, 0)
+    assert wait_for_hosts(late, "es", 1, 0.2, Stop()) == ["host-a"]  # type: ignore[arg-type]
+
+
+def test_waiting_for_hosts_looks_again_after_an_outage(store: SqliteStore) -> None:
+    """The store would come back in time, and nobody ask it."""
+    publisher(store, "a").reconcile(UP)
+    broken = Broken(store, 1)
+    assert wait_for_hosts(broken, "es", 1, 0.2, Stop()) == ["host-a"]  # type: ignore[arg-type]
+
+
 @given(st.lists(st.text("0123456789.-:abé²")))
 @example(["1", "01"])
 def test_any_hosts_can_be_sorted(hosts: list[str]) -> None:

@@ -157,7 +157,7 @@ def test_the_table(store: Store) -> None:
 
 def test_a_record_cannot_move_the_cursor(store: Store) -> None:
     """Whoever may write to the store could repaint the operator's terminal."""
-    register(store, "es", "es-1", reason="\x1b[2J\nfake", host="h\r")
+    register(store, "es", "es-1", reason="\x1b[2J\nfake", since="\r")
     table = render(gather(store, "es"))
     assert table.replace("\n", "").isprintable()
     assert r"\x1b[2J\nfake" in table
@@ -169,3 +169,16 @@ def test_all_of_it_is_json(store: Store) -> None:
     queue(store, "es", "es-1", "held")
     found = gather(store, None)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_host_that_is_none_is_not_shown(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A script would take a foreign record's list for one host."""
+    register(store, "es", "es-1", host="a,b")
+    register(store, "es", "es-2")
+    queue(store, "es", "es-3", "held", host="a\nb")
+    found = gather(store, None)
+    assert [row["service_id"] for row in found["services"]] == ["es-2"]
+    assert [row["host"] for row in found["leases"]] == ["?"]
+    assert caplog.messages == ["es/hosts/es-1 names no valid host: left aside"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -216,6 +217,30 @@ def test_probes_are_quick_while_starting(bench: Bench) -> None:
     time.sleep(0.3)
     bench.answer = OK
     until(lambda: not bench.holders, HANG)
+
+
+def test_a_tcp_service_that_answers_is_left_in_peace(bench: Bench) -> None:
+    """Four connections a second without a word make a database lock its host out."""
+    bench.acquire()
+    probes: list[float] = []
+    bench.on_probe = lambda: probes.append(now())
+    bench.answers, bench.answer = [BAD, BAD], OK
+    bench.start(interval=HANG * 2, rise=4, connected=0.8)
+    until(lambda: not bench.holders)
+    gaps = [after - before for before, after in itertools.pairwise(probes)]
+    assert len(gaps) == 5
+    assert gaps[0] < 0.7  # nothing was there to be disturbed
+    assert min(gaps[2:]) >= 0.79
+
+
+def test_the_pace_after_a_success_is_never_slower_than_asked_for(bench: Bench) -> None:
+    """A turn would be handed over later than with no lease at all."""
+    bench.acquire()
+    bench.answer = OK
+    begun = now()
+    bench.start(interval=0.05, rise=4, connected=HANG)
+    until(lambda: not bench.holders)
+    assert now() - begun < HANG
 
 
 def test_an_acquisition_wakes_an_idle_watch(bench: Bench) -> None:

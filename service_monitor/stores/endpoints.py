@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from service_monitor.addresses import is_only_here, split_port
+from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import ConfigError, StoreUnavailable, describe
 from service_monitor.lacks import lack_in
+from service_monitor.net.here import default_gateway, is_container, look
+from service_monitor.net.meaning import elsewhere_another
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -201,16 +202,8 @@ def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:
 
 def _default_host(root: Path) -> str:
     """Return the loopback address or, in a container, the default gateway's."""
-    if not any((root / mark).exists() for mark in (".dockerenv", "run/.containerenv")):
-        return "127.0.0.1"
-    try:
-        routes = (root / "proc/net/route").read_text().splitlines()[1:]
-    except OSError:  # a kernel without IPv4
-        return "127.0.0.1"
-    for _, destination, gateway, *_ in map(str.split, routes):
-        if int(destination, 16) == 0 and int(gateway, 16) != 0:
-            return socket.inet_ntoa(struct.pack("=I", int(gateway, 16)))
-    return "127.0.0.1"  # the host's own network, or none
+    gateway = default_gateway(root) if is_container(root) else None
+    return gateway or "127.0.0.1"  # the host's own network, or none
 
 
 class Failover:
@@ -271,7 +264,7 @@ class Failover:
                 f"cannot tell which local address reaches the store ({error}): name "
                 "this host with --host"
             ) from None
-        if is_only_here(address):
+        if elsewhere_another(address, look()):
             log.warning(
                 "the store is on this machine (%s): other machines would be told "
                 "to connect to %s. If there are any, name this host with --host",

@@ -1,0 +1,158 @@
+"""What this machine is to itself alone: its bridges, its gateway, its /etc/hosts.
+
+All of it is read from the kernel and from files. No other machine is asked.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_ENGINES = ".dockerenv", "run/.containerenv"
+_CONTAINED = *_ENGINES, "run/systemd/container", "run/host/container-manager"
+_GET_ADDRESSES, _DONE, _ERROR = 22, 3, 2  # RTM_GETADDR, NLMSG_DONE, NLMSG_ERROR
+_REQUEST_DUMP = 0x301
+_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL: the same but on a point-to-point link
+_TUNNEL = re.compile(r"^DEVTYPE=(vxlan|geneve|vlan|bond|wlan|bridge)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Here:
+    """What there was when somebody looked."""
+
+    bridges: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of bridges that lead to containers and virtual machines alone, and the
+    names of these bridges."""
+    addresses: frozenset[str] = frozenset()
+    """All other addresses of this machine."""
+    gateway: str | None = None
+    """The default gateway, inside a container: as a rule the machine it runs on."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What /etc/hosts says, but for this machine's own name."""
+
+
+def look(root: Path = Path("/")) -> Here:
+    """Read it; what this kernel or container does not show is left out."""
+    inner = set(_inner_bridges(root))
+    # Without /sys nothing would tell a bridge from a card.
+    found = list(_addresses()) if (root / "sys/class/net").is_dir() else []
+    return Here(
+        bridges={address: name for name, address in found if name in inner},
+        addresses=frozenset(address for name, address in found if name not in inner),
+        gateway=default_gateway(root) if _has_any(root, _CONTAINED) else None,
+        names=_hosts_file(root, socket.gethostname()),
+    )
+
+
+def is_container(root: Path = Path("/")) -> bool:
+    """Tell whether Docker or Podman says that this is a container of theirs."""
+    return _has_any(root, _ENGINES)
+
+
+def _has_any(root: Path, marks: tuple[str, ...]) -> bool:
+    return any((root / mark).exists() for mark in marks)
+
+
+def default_gateway(root: Path = Path("/")) -> str | None:
+    """Return the IPv4 default gateway, None if there is none."""
+    for _, destination, gateway in _routes(root):
+        if destination == 0 and gateway != 0:
+            return socket.inet_ntoa(struct.pack("=I", gateway))
+    return None
+
+
+def _routes(root: Path) -> Iterator[tuple[str, int, int]]:
+    """Give interface, destination and gateway of each IPv4 route."""
+    try:
+        lines = (root / "proc/net/route").read_text().splitlines()[1:]
+    except OSError:  # a kernel without IPv4
+        return
+    for name, destination, gateway, *_ in map(str.split, lines):
+        yield name, int(destination, 16), int(gateway, 16)
+
+
+def _inner_bridges(root: Path) -> Iterator[str]:
+    """Give the names of bridges that no other machine can be reached over.
+
+    The bridge of a hypervisor, which carries the machine's own address, has a network
+    card, a bond or a tunnel for a port, or a gateway behind it.
+    """
+    outward = {name for name, _, gateway in _routes(root) if gateway}
+    net = root / "sys/class/net"
+    for bridge in net.glob("*/bridge"):
+        name = bridge.parent.name
+        ports = (net / port.name for port in bridge.parent.glob("brif/*"))
+        if name not in outward and not any(map(_leads_out, ports)):
+            yield name
+
+
+def _leads_out(port: Path) -> bool:
+    if (port / "device").exists() or any(port.glob("lower_*")):
+        return True
+    try:
+        return _TUNNEL.search((port / "uevent").read_text()) is not None
+    except OSError:  # it went while we looked
+        return False
+
+
+def _addresses() -> Iterator[tuple[str, str]]:
+    """Give interface and address of all there are, IPv6 ones without zone."""
+    names = dict(socket.if_nameindex())
+    header = struct.pack("=IHHIIBxxxI", 24, _GET_ADDRESSES, _REQUEST_DUMP, 1, 0, 0, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
+            kernel.settimeout(1)
+            kernel.send(header)
+            while True:
+                answer = kernel.recv(65536)
+                for kind, body in _messages(answer):
+                    if kind in (_DONE, _ERROR):
+                        return
+                    if kind == _GET_ADDRESSES - 2:  # RTM_NEWADDR
+                        yield from _address(body, names)
+    except OSError:  # a sandbox whose kernel does not tell
+        return
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 16:
+        length, kind = struct.unpack_from("=IH", data)
+        yield kind, data[16:length]
+        data = data[(length + 3) & ~3 :]
+
+
+def _address(body: bytes, names: Mapping[int, str]) -> Iterator[tuple[str, str]]:
+    family, index = struct.unpack_from("=BxxxI", body)
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    found, rest = {}, body[8:]
+    while len(rest) >= 4:
+        length, kind = struct.unpack_from("=HH", rest)
+        found[kind] = rest[4:length]
+        rest = rest[(length + 3) & ~3 :]
+    if value := found.get(_LOCAL) or found.get(_ADDRESS):
+        yield names.get(index, ""), socket.inet_ntop(family, value)
+
+
+def _hosts_file(root: Path, own: str) -> dict[str, tuple[str, ...]]:
+    """Read /etc/hosts, but for what stands on a line with our own name.
+
+    Debian says 127.0.1.1 of that name, and to others it means this machine all the
+    same.
+    """
+    try:
+        text = (root / "etc/hosts").read_text(errors="replace")
+    except OSError:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    ours = {own.lower(), own.lower().partition(".")[0]}
+    for line in text.splitlines():
+        address, *names = line.partition("#")[0].lower().split() or [""]
+        if ours.isdisjoint(names):
+            for name in names:
+                found[name] = (*found.get(name, ()), address)
+    return found

@@ -1,0 +1,29 @@
+"""Whether a host is the same machine for everybody."""
+
+from __future__ import annotations
+
+from service_monitor.addresses import is_only_here
+from service_monitor.net.here import Here
+
+_ENGINES = {"172.17.0.1": "Docker's bridge", "10.88.0.1": "Podman's bridge"}
+
+
+def elsewhere_another(host: str, here: Here) -> str | None:
+    """Say what makes this host another machine on each machine; None if nothing does.
+
+    A name is looked up in /etc/hosts alone: to ask for it could hang, and the answer
+    would be for this machine only.
+    """
+    if why := is_only_here(host):
+        return why
+    if host == here.gateway:
+        return "the gateway of this container"
+    if bridge := here.bridges.get(host):
+        return f"the address of the bridge {bridge}"
+    if host in _ENGINES and host not in here.addresses:
+        return _ENGINES[host]
+    listed = here.names.get(host.lower().rstrip("."), ())
+    reasons = [elsewhere_another(address, here) for address in listed]
+    if reasons and all(reasons):
+        return f"{reasons[0]}, says /etc/hosts"
+    return None

@@ -1,0 +1,58 @@
+"""What an accepted TCP connection proves, and what it does not.
+
+The kernel, docker-proxy or a load balancer may accept while no service is there, and a
+server that is full or has locked us out says so and hangs up. All of them close at once
+what a service keeps: so look for a moment before believing in it.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+
+from service_monitor.timing import now
+
+LOOK = 0.2
+"""Seconds for which the peer has to keep the connection."""
+CONNECTED_INTERVAL = 1.0
+"""Seconds between two probes while this service id holds the startup lease, from the
+first success on: some servers count connections without a word, and lock us out."""
+_MOST_SAID = 64 * 1024
+_WORDS = re.compile(r"[^\W_][ -~\w]{3,}")
+
+
+def is_our_own_end(sock: socket.socket) -> bool:
+    """Tell whether it is connected to itself.
+
+    Where nobody listens, a port of the ephemeral range may answer itself.
+    """
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:  # reset already: reading from it will tell
+        return False
+
+
+def ended_by_peer(sock: socket.socket, seconds: float) -> str | None:
+    """Say how the peer ended the connection, None if it kept it for so long.
+
+    What it said before it did is in there, as far as people can read it.
+    """
+    deadline, said = now() + seconds, b""
+    while (left := deadline - now()) > 0 and len(said) < _MOST_SAID:
+        sock.settimeout(left)
+        try:
+            more = sock.recv(4096)
+        except TimeoutError:
+            return None
+        except OSError:  # a reset, whatever the kernel calls it
+            return f"accepted, then reset at once{_quote(said)}"
+        if not more:
+            return f"accepted, then closed at once{_quote(said)}"
+        said += more
+    return None
+
+
+def _quote(said: bytes) -> str:
+    """Quote the words in a message of a protocol that we do not speak."""
+    words = " ".join(_WORDS.findall(said.decode(errors="replace"))).strip()
+    return f", saying: {words}" if words else ""
