@@ -8,9 +8,10 @@ import random
 
 from service_monitor import queue
 from service_monitor.calls import STOP_GRACE, Stop
-from service_monitor.errors import AcquireTimeout, Stopped, StoreError
+from service_monitor.errors import AcquireTimeout, IdInUse, Stopped, StoreError
 from service_monitor.lease import Contender, Lease, Request, Waiting
 from service_monitor.notify import Notifier
+from service_monitor.recipes.arrival import PATIENCE, Arrival
 from service_monitor.stores import Store
 from service_monitor.timing import format_duration, now
 
@@ -20,6 +21,8 @@ _PACE = 0.02
 """Seconds between two looks at the least: a wait is a hint and may return at once."""
 _LAST_LOOK = 1.0
 """Seconds past the timeout for one last look, so that the error tells the truth."""
+_SIGN = 0.5
+"""Seconds between two looks for a sign of life of the others."""
 
 
 def acquire(
@@ -28,18 +31,22 @@ def acquire(
     timeout: float,
     stop: Stop,
     notifier: Notifier | None = None,
+    arrival: Arrival | None = None,
 ) -> Lease:
     """Take the lease when it is this service id's turn; block up to `timeout` seconds.
 
-    The notifier is told at each look why it waits.
+    The notifier is told at each look why it waits. Before it queues, the `arrival`
+    takes back what an earlier life left; where this process does not stay, it also
+    waits for signs of life of the others, as who asks for `hosts` next cannot.
 
     Outages of the store are waited out. Raises `AcquireTimeout`, `Replaced` and
     `Stopped`; then nothing of ours stays in the store.
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    contender, diary = Contender(store, request, check=stop.check), _Diary(request)
-    notifier = notifier or Notifier()
+    arrival = arrival or Arrival(store, request, check=stop.check)
+    contender = Contender(store, request, check=stop.check, enter=arrival.enter)
+    diary, notifier = _Diary(request), notifier or Notifier()
     try:
         stop.check()
         while True:
@@ -54,6 +61,8 @@ def acquire(
                         outcome.token,
                         format_duration(outcome.end - now()),
                     )
+                    if not request.stays:
+                        _settle(arrival, outcome, stop, notifier)
                     return outcome
                 diary.note(outcome)
                 over = now() >= deadline
@@ -69,7 +78,7 @@ def acquire(
                     stop.wait(min(diary.backoff(), deadline - now()))
             stop.check()
             if over:
-                raise AcquireTimeout(diary.verdict(timeout))
+                raise diary.verdict(timeout)
     except BaseException:
         stop.limit(STOP_GRACE)
         try:
@@ -81,6 +90,31 @@ def acquire(
                 error,
             )
         raise
+
+
+def _settle(arrival: Arrival, lease: Lease, stop: Stop, notifier: Notifier) -> None:
+    """Wait until the others that are up have shown that they live, or have lapsed."""
+    end = min(now() + PATIENCE, (now() + lease.end) / 2)
+    stop.limit(PATIENCE)
+    told = False
+    while now() < end:
+        try:
+            unsure = arrival.unsure(lease)
+        except StoreError as error:
+            if not told:
+                log.warning("the store does not serve us, trying on: %s", error)
+            told, unsure = True, ["all that are up"]
+        stop.check()
+        if not unsure:
+            return
+        notifier.queued(awaiting(unsure))
+        stop.wait(_SIGN)
+        stop.check()
+
+
+def awaiting(hosts: list[str]) -> str:
+    """Say whose sign of life is waited for."""
+    return f"its turn has come; waiting for a sign of life of {', '.join(hosts)}"
 
 
 def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:
@@ -97,6 +131,7 @@ class _Diary:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._state = "the queue was never seen"
+        self._conflict = False
         self._failures = 0
         self._failure: StoreError | None = None
 
@@ -107,10 +142,12 @@ class _Diary:
         self._failures, self._failure = 0, None
 
     def note(self, outcome: Waiting) -> None:
-        """Log the place in the queue and who holds, when they change."""
-        state = queue.describe(outcome.queue, self._request.key)
+        """Log the place in the queue and who holds, or the conflict, if it changed."""
+        self._conflict = bool(outcome.conflict)
+        level = logging.WARNING if self._conflict else logging.INFO
+        state = outcome.conflict or queue.describe(outcome.queue, self._request.key)
         if state != self._state:
-            log.info("label %s: waiting, %s", self._request.label, state)
+            log.log(level, "label %s: waiting, %s", self._request.label, state)
         self._state = state
 
     def trouble(self, error: StoreError) -> None:
@@ -131,12 +168,13 @@ class _Diary:
             return f"{self._state}; the store does not serve us: {self._failure}"
         return self._state
 
-    def verdict(self, timeout: float) -> str:
-        """Say why the lease was not acquired, and what to do."""
+    def verdict(self, timeout: float) -> AcquireTimeout:
+        """Return the error that says why the lease was not acquired, and what to do."""
+        kind = IdInUse if self._conflict else AcquireTimeout
         text = (
             f"label {self._request.label}: lease not acquired within "
             f"{format_duration(timeout)}: {self.summary()}"
         )
-        if self._failure:
-            return text
-        return f"{text}. See `service-monitor status`, or raise --acquire-timeout"
+        if self._failure or self._conflict:
+            return kind(text)
+        return kind(f"{text}. See `service-monitor status`, or raise --acquire-timeout")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from service_monitor.queue import Entry, Queue, read_queue
+from service_monitor.queue import Entry, Queue, read_queue, tell_strangers
 from service_monitor.records import Record, Registration, Snapshot
 from service_monitor.registry import natural
 from service_monitor.shown import printable
@@ -36,6 +36,7 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
     leases: list[Row] = []
     for name in sorted(tickets):
         queue = read_queue(Snapshot(tuple(tickets[name])))
+        tell_strangers(queue, set())
         entries = queue.holders + queue.waiters
         leases += [_lease_row(store, name, queue, entry) for entry in entries]
     return {"services": services, "leases": leases}

@@ -1,0 +1,1 @@
+"""What is written once over the store primitives: turns, members, discovery."""
