@@ -8,9 +8,15 @@ import random
 
 from service_monitor import queue
 from service_monitor.calls import STOP_GRACE, Stop
-from service_monitor.errors import AcquireTimeout, Stopped, StoreRefused
+from service_monitor.errors import (
+    AcquireTimeout,
+    IdInUse,
+    Stopped,
+    StoreRefused,
+)
 from service_monitor.lease import Contender, Lease, Request, Waiting
 from service_monitor.notify import Notifier
+from service_monitor.recipes.arrival import PATIENCE, Arrival
 from service_monitor.recipes.trouble import FAILURES, Failure, Trouble, told
 from service_monitor.stores import Store
 from service_monitor.timing import format_duration, now
@@ -21,6 +27,8 @@ _PACE = 0.02
 """Seconds between two looks at the least: a wait is a hint and may return at once."""
 _LAST_LOOK = 1.0
 """Seconds past the timeout for one last look, so that the error tells the truth."""
+_SIGN = 0.5
+"""Seconds between two looks for a sign of life of the others."""
 
 
 def acquire(
@@ -29,10 +37,13 @@ def acquire(
     timeout: float,
     stop: Stop,
     notifier: Notifier | None = None,
+    arrival: Arrival | None = None,
 ) -> Lease:
     """Take the lease when it is this service id's turn; block up to `timeout` seconds.
 
-    The notifier is told at each look why it waits.
+    The notifier is told at each look why it waits. Before it queues, the `arrival`
+    takes back what an earlier life left; where this process does not stay, it also
+    waits for signs of life of the others, as who asks for `hosts` next cannot.
 
     Outages of the store are waited out, and so is what this machine lacks. Raises
     `AcquireTimeout`, `Replaced` and `Stopped`, and `StoreRefused` if the store refuses
@@ -41,8 +52,9 @@ def acquire(
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    contender, diary = Contender(store, request, check=stop.check), _Diary(request)
-    notifier = notifier or Notifier()
+    arrival = arrival or Arrival(store, request, check=stop.check)
+    contender = Contender(store, request, check=stop.check, enter=arrival.enter)
+    diary, notifier = _Diary(request), notifier or Notifier()
     queued = refused = False
     try:
         stop.check()
@@ -59,6 +71,8 @@ def acquire(
                         outcome.token,
                         format_duration(outcome.end - now()),
                     )
+                    if not request.stays:
+                        _settle(arrival, outcome, stop, notifier)
                     return outcome
                 diary.note(outcome)
                 over = now() >= deadline
@@ -77,7 +91,7 @@ def acquire(
                     stop.wait(min(diary.backoff(), deadline - now()))
             stop.check()
             if over:
-                raise AcquireTimeout(diary.verdict(timeout))
+                raise diary.verdict(timeout)
     except BaseException:
         stop.limit(STOP_GRACE)
         try:
@@ -90,6 +104,31 @@ def acquire(
                     error,
                 )
         raise
+
+
+def _settle(arrival: Arrival, lease: Lease, stop: Stop, notifier: Notifier) -> None:
+    """Wait until the others that are up have shown that they live, or have lapsed."""
+    end = min(now() + PATIENCE, (now() + lease.end) / 2)
+    stop.limit(PATIENCE)
+    trouble = Trouble("trying on")
+    while now() < end:
+        try:
+            unsure = arrival.unsure(lease)
+            trouble.over()
+        except FAILURES as error:
+            trouble.met(error)
+            unsure = ["all that are up"]
+        stop.check()
+        if not unsure:
+            return
+        notifier.queued(awaiting(unsure))
+        stop.wait(_SIGN)
+        stop.check()
+
+
+def awaiting(hosts: list[str]) -> str:
+    """Say whose sign of life is waited for."""
+    return f"its turn has come; waiting for a sign of life of {', '.join(hosts)}"
 
 
 def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:
@@ -106,6 +145,7 @@ class _Diary:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._state = "the queue was never seen"
+        self._conflict = False
         self._failures = 0
         self._trouble = Trouble("trying on")
 
@@ -115,10 +155,12 @@ class _Diary:
         self._failures = 0
 
     def note(self, outcome: Waiting) -> None:
-        """Log the place in the queue and who holds, when they change."""
-        state = queue.describe(outcome.queue, self._request.key)
+        """Log the place in the queue and who holds, or the conflict, if it changed."""
+        self._conflict = bool(outcome.conflict)
+        level = logging.WARNING if self._conflict else logging.INFO
+        state = outcome.conflict or queue.describe(outcome.queue, self._request.key)
         if state != self._state:
-            log.info("label %s: waiting, %s", self._request.label, state)
+            log.log(level, "label %s: waiting, %s", self._request.label, state)
         self._state = state
 
     def trouble(self, error: Failure) -> None:
@@ -137,12 +179,13 @@ class _Diary:
             return f"{self._state}; {told(self._trouble.failure)}"
         return self._state
 
-    def verdict(self, timeout: float) -> str:
-        """Say why the lease was not acquired, and what to do."""
+    def verdict(self, timeout: float) -> AcquireTimeout:
+        """Return the error that says why the lease was not acquired, and what to do."""
+        kind = IdInUse if self._conflict else AcquireTimeout
         text = (
             f"label {self._request.label}: lease not acquired within "
             f"{format_duration(timeout)}: {self.summary()}"
         )
-        if self._trouble.failure:
-            return text
-        return f"{text}. See `service-monitor status`, or raise --acquire-timeout"
+        if self._trouble.failure or self._conflict:
+            return kind(text)
+        return kind(f"{text}. See `service-monitor status`, or raise --acquire-timeout")

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -127,7 +128,7 @@ def watch(stop: Stop, /, **given: Any) -> None:
 @option(
     "--on-lease-lost",
     type=click.Choice(["continue", "stop"]),
-    default="continue",
+    show_default="stop while SERVICE_MONITOR_FIRST is 1, else continue",
     help="What to do when the lease is lost before COMMAND is up.",
 )
 @option(
@@ -175,6 +176,7 @@ def run(stop: Stop, /, **given: Any) -> int:
 
     command, notifier = given["command"], _notifier(given)
     stop.also = given["stop_signal"]
+    on_lost: str | None = given["on_lease_lost"]
     if shutil.which(command[0]) is None:
         raise ConfigError(f"COMMAND {quoted(command[0])}: there is no such program")
     new_watcher = _watching(given, stop, notifier)
@@ -185,7 +187,7 @@ def run(stop: Stop, /, **given: Any) -> int:
             command,
             given["acquire_timeout"],
             start_anyway=given["on_lease_timeout"] == "start",
-            stop_if_lost=given["on_lease_lost"] == "stop",
+            stop_if_lost=None if on_lost is None else on_lost == "stop",
             stop_timeout=given["stop_timeout"],
             drain=given["drain"],
             stop_alone=given["stop_whom"] == "command",
@@ -227,7 +229,7 @@ def _watching(
     rhythm = Rhythm(interval, given["rise"], given["fall"], connected)
 
     def watcher(store: Store) -> Watcher:
-        host = _host(given["host"], url, store, stop)
+        host = _host(given["host"], url, store, stop, notifier)
         shown = mask_url(url)
         log.info(
             "label %s: watching %s at %s as host %s", label, service_id, shown, host
@@ -357,10 +359,13 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
       service-monitor acquire-lease --label=es --service-id=es-1
     """
     from service_monitor.acquire import acquire
+    from service_monitor.recipes.seen import seen_host
 
     request_of = _request(given)
     with _store(given, stop) as store:
-        request = request_of(given["host"] or _seen_host(store))
+        host, known = seen_host(given["host"], store.local_address)
+        published = given["host"] is not None
+        request = replace(request_of(host), known=known, published=published)
         notifier = _notifier(given)
         lease = acquire(store, request, given["acquire_timeout"], stop, notifier)
         if given["print_token"]:
@@ -474,7 +479,9 @@ def _request(given: dict[str, Any], *, stays: bool = False) -> Callable[[str], R
 
     def request(host: str) -> Request:
         timeout, slots = given["lease_timeout"], given["slots"]
-        return Request(given["label"], service_id, host, timeout, slots, stays)
+        return Request(
+            given["label"], service_id, host, timeout, slots, stays, published=stays
+        )
 
     return request
 
@@ -525,7 +532,9 @@ def _warn(given: dict[str, Any]) -> None:
             )
 
 
-def _host(given: str | None, url: str, store: Store, stop: Stop) -> str:
+def _host(
+    given: str | None, url: str, store: Store, stop: Stop, notifier: Notifier
+) -> str:
     """Return the host to publish; wait for the network if only that can tell."""
     from service_monitor.advertise import advertised_host
 
@@ -537,18 +546,9 @@ def _host(given: str | None, url: str, store: Store, stop: Stop) -> str:
             if not said:
                 log.warning("%s; trying on", error)
             said = True
+            notifier.queued(f"waiting for a route: {error}")
             stop.wait(RETRY)
             stop.check()
-
-
-def _seen_host(store: Store) -> str:
-    """Return the host to show in the queue; nobody connects to it, any name will do."""
-    import socket
-
-    try:
-        return store.local_address()
-    except (StoreUnavailable, LocalLack):
-        return socket.gethostname()
 
 
 def _print(text: str) -> None:

@@ -72,6 +72,10 @@ class AcquireTimeout(ServiceMonitorError):
     """The turn did not come within the acquire timeout."""
 
 
+class IdInUse(AcquireTimeout):
+    """The service id was in use on another host, until the acquire timeout."""
+
+
 class Replaced(ServiceMonitorError):
     """Another process with the same service id took over this one's ticket."""
 

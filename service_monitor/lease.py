@@ -17,7 +17,6 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from service_monitor.errors import (
     Conflict,
@@ -27,7 +26,12 @@ from service_monitor.errors import (
     Replaced,
     StoreUnavailable,
 )
-from service_monitor.queue import Entry, Queue, read_queue
+from service_monitor.queue import Entry, Queue, read_queue, tell_strangers
+from service_monitor.recipes.identity import queued_elsewhere
+from service_monitor.recipes.turn import HOLDER_TTL as HOLDER_TTL
+from service_monitor.recipes.turn import Lease as Lease
+from service_monitor.recipes.turn import Request as Request
+from service_monitor.recipes.turn import Waiting as Waiting
 from service_monitor.records import (
     Record,
     Snapshot,
@@ -44,71 +48,9 @@ log = logging.getLogger(__name__)
 WAITER_TTL = 15.0
 """Seconds after which a dead waiter no longer blocks the queue."""
 
-HOLDER_TTL = 30.0
-"""Seconds that a lease lives which its holder renews, as `run` does: long enough for a
-store that restarts, and for a dead machine not to hold up the others for long."""
-
 LOOK_NEXT, LOOK_LATER = 1.0, 5.0
 """Seconds between two looks if no wake-up comes: of the next in line, as many as there
 are slots, and of the others."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to start, until `deadline` on this process's clock.
-
-    A holder that stays may renew it, up to `until` if that is later.
-    """
-
-    record: Record
-    deadline: float
-    until: float = -math.inf
-
-    @property
-    def token(self) -> int:
-        """Return the fencing token: it grows with every acquisition in the store."""
-        return self.record.version
-
-    @property
-    def end(self) -> float:
-        """Return when it is over, however often it is renewed."""
-        return max(self.deadline, self.until)
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Not yet: the queue as seen, and what to wait for before looking again."""
-
-    queue: Queue
-    position: int
-    snapshot: Snapshot
-    obstacle: str
-    gone: bool
-    patience: float
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: a lease on `label` for `service_id`.
-
-    A holder that `stays` renews it, so it need not outlive that one for long.
-    """
-
-    label: str
-    service_id: str
-    host: str
-    lease_timeout: float = 240.0
-    slots: int = 1
-    stays: bool = False
-
-    @property
-    def key(self) -> str:
-        return lease_prefix(self.label) + self.service_id
-
-    @property
-    def ttl(self) -> float:
-        """Return the seconds that the lease lives if nobody renews it."""
-        return min(HOLDER_TTL, self.lease_timeout) if self.stays else self.lease_timeout
 
 
 class Contender:
@@ -125,18 +67,22 @@ class Contender:
         clock: Callable[[], float] = now,
         session: Callable[[Store, Record, float], Session] = Session,
         check: Callable[[], None] = lambda: None,
+        enter: Callable[[Entry | None, Queue], Waiting | None] = lambda *_: None,
     ) -> None:
         self._store = store
         self._request = request
         self._clock = clock
         self._new_session = session
         self._check = check  # raises where nothing more is to be written
+        self._enter = enter  # says what forbids to queue
         self._nonce = new_nonce()
         self._session: Session | None = None
         self._joined = False  # a ticket of ours may be in the store
         self._tried = False  # and may have become the lease
         self._until = -math.inf  # and that be renewed up to then
         self._warned = False
+        self._strangers: set[str] = set()
+        self._leaving = False  # what we missed is still to be given back
 
     def step(self) -> Lease | Waiting:
         """Look where we stand, and take the lease if it is our turn.
@@ -147,6 +93,8 @@ class Contender:
         for _ in range(TRIES):
             # Changed under our eyes, by others or by us: look again.
             with suppress(Conflict, RecordGone):
+                if self._leaving:
+                    self.leave()
                 outcome = self._look()
                 if isinstance(outcome, Lease) and outcome.deadline <= self._clock():
                     self._missed()
@@ -169,15 +117,18 @@ class Contender:
         self._end_session()
         if self._joined:
             remove_own(self._store, self._request.key, self._nonce)
+        self._leaving = False
 
     def _look(self) -> Lease | Waiting | None:
         """Do what the list asks for; None if that was to enter the queue."""
         snapshot = self._store.list(lease_prefix(self._request.label))
         self._check()
         queue = read_queue(snapshot)
+        tell_strangers(queue, self._strangers)
         found = queue.find(self._request.key)
         if found is None or found[1].ticket.nonce != self._nonce:
-            return self._join(found and found[1], queue)
+            mine = found and found[1]
+            return self._blocked(mine, queue, snapshot) or self._join(mine, queue)
         index, mine = found
         self._compare_slots(queue)
         if mine.ticket.held:
@@ -188,6 +139,17 @@ class Contender:
         if index >= queue.slots:
             return self._behind(queue, index, snapshot)
         return self._take(session, mine.record)
+
+    def _blocked(
+        self, mine: Entry | None, queue: Queue, snapshot: Snapshot
+    ) -> Waiting | None:
+        """Return what forbids to queue: this service id lives on another host."""
+        if mine is None or not self._request.queues_elsewhere(mine.ticket.host):
+            return self._enter(mine, queue)
+        if self._session is not None:
+            self._lost(None)
+        why = queued_elsewhere(mine.ticket, WAITER_TTL)
+        return Waiting(queue, 0, snapshot, mine.record.key, True, LOOK_LATER, why)
 
     def _join(self, mine: Entry | None, queue: Queue) -> Lease | None:
         """Enter the queue, with a new ticket or in the place of an earlier run."""
@@ -243,15 +205,15 @@ class Contender:
 
     def _missed(self) -> None:
         """Give back a lease that ended before it could be used, and queue again."""
+        whole = self._request.ttl == self._request.lease_timeout
         log.warning(
             "label %s: the lease expired before it could be used (was this process "
-            "paused or cut off for more than --lease-timeout %s?): queueing again, at "
-            "the end",
+            "paused or cut off for more than %s?): queueing again, at the end",
             self._request.label,
-            format_duration(self._request.lease_timeout),
+            ("--lease-timeout " if whole else "") + format_duration(self._request.ttl),
         )
+        self._tried, self._until, self._leaving = False, -math.inf, True
         self.leave()
-        self._tried, self._until = False, -math.inf
 
     def _take(self, session: Session, record: Record) -> Lease:
         repeated = self._tried

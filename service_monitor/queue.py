@@ -26,6 +26,8 @@ class Queue:
     """The live tickets of one label, in the order of their turn."""
 
     entries: tuple[Entry, ...]
+    strangers: tuple[str, ...] = ()
+    """Keys of what is no ticket."""
 
     @property
     def holders(self) -> list[Entry]:
@@ -58,14 +60,23 @@ class Queue:
 
 def read_queue(snapshot: Snapshot) -> Queue:
     """Read the tickets of a snapshot, leaving aside what is not one."""
-    entries = []
+    entries, strangers = [], []
     for record in snapshot.records:
         ticket = Ticket.from_json(record.value)
         if ticket is None:
-            log.warning("%s is not a ticket: left aside", record.key)
+            strangers.append(record.key)
         else:
             entries.append(Entry(record, ticket))
-    return Queue(tuple(entries))
+    return Queue(tuple(entries), tuple(strangers))
+
+
+def tell_strangers(queue: Queue, told: set[str]) -> None:
+    """Warn of what is no ticket, unless it was `told` at the look before."""
+    for key in queue.strangers:
+        if key not in told:
+            log.warning("%s is not a ticket: left aside", key)
+    told.clear()
+    told.update(queue.strangers)
 
 
 def describe(queue: Queue, key: str) -> str:

@@ -19,6 +19,7 @@ from service_monitor.errors import (
 )
 from service_monitor.health import Health
 from service_monitor.recipes.discovery import registrations
+from service_monitor.recipes.identity import registered_elsewhere, same_host
 from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
 from service_monitor.records import (
     Record,
@@ -59,15 +60,21 @@ class Publisher:
 
     Each `reconcile` compares what is stored with what should be: a lost write, an
     expired or a deleted record heals at the next one. Where two publish the same
-    service id, the one that started last wins.
+    service id, the one that started last wins; but what another host publishes is left
+    alone until it lapses.
     """
 
     def __init__(
-        self, store: Store, service: Service, vouch: Callable[[], bool]
+        self,
+        store: Store,
+        service: Service,
+        vouch: Callable[[], bool],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._service = service
         self._vouch = vouch
+        self._alive = alive  # told between two calls that may take long
         self._nonce = new_nonce()
         self._session: Session | None = None
         self._since = timestamp()
@@ -103,8 +110,10 @@ class Publisher:
 
     def _unsay(self) -> None:
         """Keep no "up" alive that is not true; an etcd out of space still deletes."""
+        self._alive()
+        self._end_session()
         with suppress(*FAILURES):
-            self.withdraw()
+            remove_own(self._store, self._service.key, self._nonce, tries=1)
 
     def withdraw(self) -> bool:
         """Take the registration back, if it is ours; return whether there was one.
@@ -120,7 +129,9 @@ class Publisher:
         if not found:
             self._end_session()
             self._keep(self._first(lambda: self._store.create(key, wanted, ttl)))
-        elif session and nonce_of(found[0].value) != self._nonce:
+        elif nonce_of(found[0].value) != self._nonce and (
+            session or self._is_elsewhere(found[0])
+        ):
             return self._give_way(found[0])
         elif session is None or not session.keeps(found[0]):
             # An earlier run's; or ours, and the reply to its write was lost.
@@ -151,18 +162,29 @@ class Publisher:
             self._session.end()
         self._session = None
 
+    def _is_elsewhere(self, other: Record) -> bool:
+        found = Registration.from_json(other.value)
+        return found is not None and not same_host(found.host, self._service.host)
+
     def _give_way(self, other: Record) -> bool:
         if not self._outdone:
-            log.error(
-                "another watch publishes service id %s since this one began: leaving "
-                "it to that one. Has each node a service id of its own? It says: %s",
-                self._service.service_id,
-                other.value,
-            )
+            self._complain(other)
         if self._session is not None:
             self._session.end()
         self._outdone = True
         return False
+
+    def _complain(self, other: Record) -> None:
+        found = Registration.from_json(other.value)
+        if found and self._is_elsewhere(other):
+            log.error("publishing nothing meanwhile: %s", registered_elsewhere(found))
+            return
+        log.error(
+            "another watch publishes service id %s since this one began: leaving "
+            "it to that one. Has each node a service id of its own? It says: %s",
+            self._service.service_id,
+            other.value,
+        )
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:

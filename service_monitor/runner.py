@@ -10,11 +10,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service_monitor.acquire import acquire
+from service_monitor.acquire import acquire, awaiting
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.child import KILL_WAIT, Child
 from service_monitor.errors import (
     AcquireTimeout,
+    IdInUse,
     LeaseLost,
     LocalLack,
     Stopped,
@@ -23,6 +24,7 @@ from service_monitor.errors import (
 from service_monitor.lease import Lease, Request
 from service_monitor.node.signals import for_command
 from service_monitor.notify import Notifier
+from service_monitor.recipes.arrival import Arrival
 from service_monitor.recipes.trouble import FAILURES, Trouble, told
 from service_monitor.records import hosts_prefix, nonce_of
 from service_monitor.registry import up_hosts
@@ -52,7 +54,7 @@ class Plan:
     command: tuple[str, ...]
     acquire_timeout: float
     start_anyway: bool
-    stop_if_lost: bool
+    stop_if_lost: bool | None  # None: if it is to found the cluster
     stop_timeout: float
     drain: float
     stop_alone: bool = False
@@ -78,6 +80,10 @@ class Runner:
         self._stop = stop
         self._notifier = notifier
         self._lost = False
+        self._founds = False
+        self._started = False
+        self._gone = False  # the lease, before its time
+        self._arrival = Arrival(store, request, watcher.service.ttl, check=stop.check)
 
     def run(self) -> int:
         """Start the command at its turn; return its exit code when it has ended.
@@ -94,6 +100,8 @@ class Runner:
                 self._watcher.run()
             finally:
                 self._end(child)
+                if self._watcher.stays:
+                    self._watcher.withdraw()
         finally:
             self._watcher.let_go()
             self._stop.limit(STOP_GRACE)
@@ -106,10 +114,15 @@ class Runner:
         plan, request = self._plan, self._request
         try:
             return acquire(
-                self._store, request, plan.acquire_timeout, self._stop, self._notifier
+                self._store,
+                request,
+                plan.acquire_timeout,
+                self._stop,
+                self._notifier,
+                self._arrival,
             )
         except AcquireTimeout as error:
-            if not plan.start_anyway:
+            if not plan.start_anyway or isinstance(error, IdInUse):
                 raise
             log.warning("starting without the lease: %s", error)
             return None
@@ -126,7 +139,8 @@ class Runner:
         self._notifier.extend(self._request.lease_timeout)
         hosts = self._others(lease)
         environ = {k: v for k, v in os.environ.items() if k not in _OURS}
-        environ[FIRST] = "1" if lease and hosts == [] else "0"
+        self._founds = lease is not None and hosts == []
+        environ[FIRST] = "1" if self._founds else "0"
         if lease:
             environ[TOKEN] = str(lease.token)
         if hosts is not None:
@@ -142,6 +156,9 @@ class Runner:
         self._stop.patience = plan.drain + plan.stop_timeout + ours
         child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
         self._stop.last_act, self._stop.pass_on = child.kill, child.send
+        self._started = True
+        if self._gone:
+            self._lose()
         return child
 
     def _hold(self, lease: Lease | None) -> None:
@@ -178,7 +195,9 @@ class Runner:
         """
         prefix, trouble = hosts_prefix(self._request.label), Trouble("trying on")
         while True:
+            self._watcher.alive()
             try:
+                unsure = self._arrival.unsure(lease) if lease else []
                 found = self._store.list(prefix).records
             except FAILURES as error:
                 if lease is None:
@@ -190,18 +209,31 @@ class Runner:
                 self._stop.wait(_RETRY)
                 self._stop.check()
                 continue
+            if unsure and not self._watcher.lapsed:
+                self._notifier.status(awaiting(unsure))
+                self._stop.wait(_RETRY)
+                self._stop.check()
+                continue
             own = prefix + self._request.service_id
             return up_hosts(record for record in found if record.key != own)
 
     def _too_late(self) -> LeaseLost:
         return LeaseLost(
             f"label {self._request.label}: the lease ended before the command was "
-            "started (was this process paused, or the store away?): start again"
+            f"started ({self._watcher.why_lapsed()}): start again"
         )
 
     def _lose(self) -> None:
-        if self._plan.stop_if_lost and not self._stop.requested:
-            self._lost = True
+        """Stop the command, where the plan says so; from any thread.
+
+        Who founds goes on with its "up" in the store alone: others would see nobody.
+        """
+        self._gone = True
+        plan, watcher = self._plan, self._watcher
+        stops = self._founds if plan.stop_if_lost is None else plan.stop_if_lost
+        done = watcher.published if self._founds else watcher.is_up
+        if self._started and stops and not done and not self._stop.requested:
+            self._lost = watcher.stays = True
             self._stop.request()
 
     def _end(self, child: Child) -> None:

@@ -30,7 +30,8 @@ class Session:
 
     It does so only while `vouch()` is true: who has stalled must not be kept alive. It
     gives up when the record is gone or somebody else's; `keeps` tells the owner. With
-    `until` the last renewal is the one that ends just then.
+    `until` the last renewal is the one that ends just then; one that failed is tried
+    again while the record may live, also when it then ends later.
 
     `deadline` is when the record ends if nothing renews it, on this process's clock and
     no later than in the store; it moves with each renewal.
@@ -52,6 +53,8 @@ class Session:
         self._vouch = vouch
         self._until = until
         self.deadline = deadline
+        self.trouble = ""
+        """Why the latest renewal that was due did not take place."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         try:
@@ -77,17 +80,23 @@ class Session:
                 self._ended.set()
             return self._record
 
+    @property
+    def _may_live(self) -> bool:
+        return now() < self.deadline < math.inf
+
     def end(self) -> None:
         """Stop renewing; the record stays for what is left of its ttl. Never blocks."""
         self._ended.set()
 
     def _run(self) -> None:
         period = self._ttl / RENEWALS
-        pause = period
-        while (left := self._until - self._ttl - now()) > 0:
-            if self._ended.wait(min(pause, left)):
+        pause, failed = period, False
+        while (left := self._until - self._ttl - now()) > 0 or failed:
+            if self._ended.wait(min(pause, left) if left > 0 else pause):
                 return
             if not self._vouch():
+                self.trouble = "the rounds of this process stalled"
+                failed, pause = self._may_live, period / RENEWALS
                 continue
             try:
                 with self._lock:
@@ -96,19 +105,21 @@ class Session:
                     asked = now()
                     self._record = self._store.keep_alive(self._record, self._ttl)
                     self.deadline = min(asked + self._ttl, self._until)
-                pause = period
+                pause, failed, self.trouble = period, False, ""
             except (RecordGone, Conflict):
                 self._ended.set()
-            except (StoreError, LocalLack, Stopped):
-                pause = period / RENEWALS  # hurry: the ttl is running
+            except (StoreError, LocalLack, Stopped) as error:
+                self.trouble = str(error)
+                # Hurry: the ttl is running.
+                failed, pause = self._may_live, period / RENEWALS
 
 
-def remove_own(store: Store, key: str, nonce: str) -> bool:
+def remove_own(store: Store, key: str, nonce: str, tries: int = TRIES) -> bool:
     """Delete the record under `key` if its nonce is ours; return whether it was there.
 
     Raises `StoreError`.
     """
-    for _ in range(TRIES):
+    for _ in range(tries):
         records = store.list(key).records
         if not records or nonce_of(records[0].value) != nonce:
             return False

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service_monitor.addresses import is_host
-from service_monitor.queue import Entry, Queue, read_queue
+from service_monitor.queue import Entry, Queue, read_queue, tell_strangers
 from service_monitor.recipes.discovery import registrations
 from service_monitor.records import Record, Snapshot
 from service_monitor.registry import natural
@@ -42,6 +42,7 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
     leases: list[Row] = []
     for name in sorted(tickets):
         queue = read_queue(Snapshot(tuple(tickets[name])))
+        tell_strangers(queue, set())
         entries = queue.holders + queue.waiters
         leases += [_lease_row(store, name, queue, entry) for entry in entries]
     return {"services": services, "leases": leases}

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import Conflict, Stopped
 from service_monitor.health import Health
-from service_monitor.lease import HOLDER_TTL, Lease
+from service_monitor.lease import Lease
+from service_monitor.node.holding import Holding
 from service_monitor.notify import Notifier
 from service_monitor.probe import Probe
+from service_monitor.recipes.handover import Turn as Turn
 from service_monitor.recipes.trouble import FAILURES, Trouble
 from service_monitor.records import Record, Snapshot, Ticket, lease_prefix, nonce_of
 from service_monitor.registry import Publisher, Service
-from service_monitor.session import Session
 from service_monitor.stores import CALL_TIMEOUT, Store
 from service_monitor.timing import format_duration, now
 
@@ -47,46 +49,6 @@ class Rhythm:
     """While this service id holds the startup lease, after a success."""
 
 
-@dataclass
-class Turn:
-    """The acquisition seen, and the successes of probes that began after that.
-
-    Only so can a `watch` of an earlier start, or a probe of the old process, never free
-    a lease that was acquired since.
-    """
-
-    rise: int
-    seen: Record | None = None
-    since: float = 0.0
-    successes: int = 0
-    given_back: bool = False
-
-    def look(self, record: Record | None) -> bool:
-        """Take note of the ticket as it is; return True if the lease is a new one."""
-        ticket = Ticket.from_json(record.value) if record else None
-        held = record if ticket and ticket.held else None
-        if held and self.seen and _acquisition(held) == _acquisition(self.seen):
-            self.seen = held  # on etcd v2 a renewal is a new version
-            return False
-        self.seen, self.since, self.successes = held, now(), 0
-        self.given_back = False
-        return held is not None
-
-    def observe(self, ok: bool) -> None:
-        """Count the result of a probe that began after `look`."""
-        self.successes = self.successes + 1 if ok else 0
-
-    @property
-    def earned(self) -> bool:
-        """Tell whether the next node may start."""
-        return self.seen is not None and self.successes >= self.rise
-
-
-def _acquisition(record: Record) -> tuple[int, str | None]:
-    """Return what each acquisition has of its own, however often it is renewed."""
-    return record.created, nonce_of(record.value)
-
-
 class Watcher:
     """One round after the other, until the stop."""
 
@@ -101,13 +63,17 @@ class Watcher:
     ) -> None:
         self.was_up = False
         """Whether it was up at any time."""
+        self.published = False
+        """Whether the store says that it is up."""
+        self.stays = False
+        """Whether `run` leaves the registration to `withdraw`, as more is urgent."""
         self._store = store
         self.service = service
         self._rhythm = rhythm
         self._probe = probe
         self._stop = stop
         self._notifier = notifier or Notifier()
-        self._lease: Session | None = None
+        self._holding: Holding | None = None
         self._nonce: str | None = None  # of the one acquisition that is ours
         self._ending = False
         self._on_lost: Callable[[], None] = lambda: None
@@ -118,7 +84,7 @@ class Watcher:
         self._trouble = Trouble("probing on")
         self._said = False
         self._beat = now()
-        self._publisher = Publisher(store, service, self._vouch)
+        self._publisher = Publisher(store, service, self._vouch, self.alive)
 
     @property
     def holds(self) -> bool:
@@ -129,33 +95,38 @@ class Watcher:
         """Keep this startup lease alive: while rounds are made, as long as it may last.
 
         Probes that begin from now on count for its release, and no other acquisition's:
-        that is of another process. `on_lost` is called when it goes before the service
-        was up. Raises `LocalLack` where there is no thread for it.
+        that is of another process. `on_lost` is called, from any thread, when it goes
+        before it was released. Raises `LocalLack` where it finds no thread.
         """
         self._nonce = nonce_of(lease.record.value) if lease else ""
         if lease is None:
             return
+        self.alive()
         self._turn.look(lease.record)
         self._on_lost = on_lost
-        self._lease = Session(
-            self._store,
-            lease.record,
-            HOLDER_TTL,
-            self._vouch,
-            deadline=lease.deadline,
-            until=lease.end,
-        )
+        self._holding = Holding(self._store, lease, self._vouch, self._overdue)
+        self._holding.watch()
 
     def let_go(self) -> None:
         """Keep the startup lease alive no more."""
-        if self._lease:
-            self._lease.end()
-        self._lease = None
+        if self._holding:
+            self._holding.end()
+        self._holding = None
 
     @property
     def lapsed(self) -> bool:
         """Tell whether the lease that is kept alive may have ended in the store."""
-        return self._lease is not None and now() >= self._lease.deadline
+        return self._holding is not None and self._holding.lapsed
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether the probes say that it is up."""
+        return self._health.up
+
+    def why_lapsed(self) -> str:
+        """Say why the lease that was kept alive ended."""
+        trouble = str(self._trouble.failure or "")
+        return self._holding.why(trouble) if self._holding else "it was not held"
 
     def run(self) -> None:
         """Watch until the stop is requested, then deregister.
@@ -169,15 +140,16 @@ class Watcher:
             pass
         finally:
             self._ending = True
-            self._withdraw()
+            if not self.stays:
+                self.withdraw()
 
     def round(self) -> None:
         """Look, probe, publish, release, and sleep until the next round is due."""
         begun = now()
         self._look()
-        self._alive()
+        self.alive()
         result = self._probe()
-        self._alive()
+        self.alive()
         if self._health.observe(*result) or not self._said:
             self._say()
         if self._health.up and not self.was_up:
@@ -185,12 +157,12 @@ class Watcher:
             self._notifier.ready()
         self._turn.observe(result.ok)
         try:
-            if self._publisher.reconcile(self._health) and self._health.up:
+            if self._publish() and self.is_up:
                 self._release()
             self._trouble.over()
         except FAILURES as error:
             self._trouble.met(error)
-        self._alive()
+        self.alive()
         interval = self._rhythm.interval
         if self._turn.seen:
             well = result.ok or self._health.up
@@ -200,6 +172,15 @@ class Watcher:
             interval = min(interval, STORE_RETRY)
         self._pause(begun + interval)
 
+    def _publish(self) -> bool:
+        done = False
+        try:
+            done = self._publisher.reconcile(self._health)
+        finally:
+            self.published = done and self.is_up
+        self.alive()
+        return done
+
     def _look(self) -> bool:
         """See whether our service id holds the lease; return True if it newly does."""
         before, since = self._turn.seen, self._turn.since
@@ -208,8 +189,6 @@ class Watcher:
             self._snapshot = self._store.list(self._ticket_key)
         except FAILURES as error:
             self._trouble.met(error)
-            if self.lapsed and not self._health.up:
-                self._lost(f"not renewed in time: {error}")
             return False
         found = next(iter(self._snapshot.records), None)
         if found and self._nonce is not None and nonce_of(found.value) != self._nonce:
@@ -221,21 +200,43 @@ class Watcher:
         elif before and not self._turn.seen:
             if given_back:  # only the reply was lost
                 self._released(since)
+            elif self.lapsed:
+                self._gone(self.why_lapsed())
             else:
-                late = "not renewed in time: was this process paused, or the store away"
-                self._lost(late if self.lapsed else _life(before, now() - since))
+                self._gone(self._life(before, now() - since))
+        elif found and self._holding and self._holding.over:
+            self._end_late(found)
         return new
+
+    def _end_late(self, record: Record) -> None:
+        """End what a late renewal made longer than it may be."""
+        with suppress(Conflict, *FAILURES):
+            self._store.delete(record)
+
+    def _gone(self, why: str) -> None:
+        if self._holding is None or self._holding.lose():
+            self._lost(why)  # else that was said, and acted on
+
+    def _overdue(self) -> None:
+        self._lost(self.why_lapsed())
 
     def _lost(self, why: str) -> None:
         log.warning(
-            "the startup lease went before the service was up (%s): %s. The next node "
-            "may start now. If it expired, use a longer --lease-timeout",
+            "the startup lease went before %s (%s): %s. The next node may start now",
+            "the service was up" if not self.is_up else "the store said that it is up",
             self._health.reason,
             why,
         )
-        self.let_go()
-        if not self._health.up:
-            self._on_lost()
+        self._on_lost()
+
+    def _life(self, record: Record, seconds: float) -> str:
+        """Say how a lease may have ended that was not due, or that nobody renews."""
+        if self._holding:
+            return "it was released by hand, or another start of this service id has it"
+        ticket = Ticket.from_json(record.value)
+        timeout = format_duration(ticket.lease_timeout if ticket else 0)
+        seen = f"seen for {format_duration(seconds)}, --lease-timeout was {timeout}"
+        return f"{seen}; if it expired, use a longer one"
 
     def _release(self) -> None:
         if not self._turn.earned or self._turn.seen is None:
@@ -266,15 +267,18 @@ class Watcher:
                 self._store.wait(self._ticket_key, self._snapshot, left)
             except FAILURES:  # the next round tells whether the store serves us
                 self._stop.wait(min(STORE_RETRY, left))
+            self.alive()
             if until - now() > _PACE and self._look():
                 return
+            self.alive()
             self._stop.wait(min(_PACE, max(0.0, until - now())))
 
     def _vouch(self) -> bool:
         """Tell whether the rounds go on: not if one has stalled for a whole ttl."""
         return self._ending or now() - self._beat < self.service.ttl
 
-    def _alive(self) -> None:
+    def alive(self) -> None:
+        """Take note that the work goes on."""
         self._beat = now()
         self._notifier.beat(max(self.service.ttl, STEP))
 
@@ -292,7 +296,8 @@ class Watcher:
         self._notifier.status(f"{state}: {self._health.reason}")
         self._said = True
 
-    def _withdraw(self) -> None:
+    def withdraw(self) -> None:
+        """Deregister. Never raises."""
         self._stop.limit(STOP_GRACE)
         try:
             if self._publisher.withdraw():
@@ -308,9 +313,3 @@ class Watcher:
                 return
         when = "any more" if self._publisher.wrote else "and never was"
         log.info("%s is not registered %s", self.service.service_id, when)
-
-
-def _life(record: Record, seconds: float) -> str:
-    ticket = Ticket.from_json(record.value)
-    timeout = format_duration(ticket.lease_timeout if ticket else 0)
-    return f"seen for {format_duration(seconds)}, --lease-timeout was {timeout}"

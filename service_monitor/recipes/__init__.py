@@ -1,1 +1,1 @@
-"""What is written once over the store primitives."""
+"""What is written once over the store primitives: turns, members, discovery."""

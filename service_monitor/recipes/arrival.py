@@ -1,0 +1,127 @@
+"""What a start finds of its service id and its cluster before it queues.
+
+An "up" of an earlier life is taken back: nobody is to be told to join a node that
+waits. Where there was one, all nodes may have been killed, and started again before
+their records lapsed: then an "up" of others counts only with a sign of life.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+from service_monitor.errors import IdInUse
+from service_monitor.queue import Entry, Queue
+from service_monitor.recipes.identity import registered_elsewhere
+from service_monitor.recipes.turn import Lease, Request, Waiting
+from service_monitor.records import Record, Registration, hosts_prefix
+from service_monitor.stores import Store
+from service_monitor.timing import now
+
+log = logging.getLogger(__name__)
+
+USUAL_TTL = 15.0
+"""Seconds that a registration lives without a keepalive, by default."""
+PATIENCE = 18.0
+"""Seconds that a sign of life is waited for: what lives no longer has lapsed by then,
+also by a clock that shows whole seconds."""
+_NOISE = 2.5
+"""Seconds by which a store may be wrong about how long a record has left."""
+_LOOK = 5.0
+"""Seconds between two looks whether another host's registration has gone."""
+
+
+class Arrival:
+    """The start of one service id, from its first look until it knows whom to join."""
+
+    def __init__(
+        self,
+        store: Store,
+        request: Request,
+        ttl: float = USUAL_TTL,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._request = request
+        self._overdue = min(ttl, USUAL_TTL) * 2 / 3 - _NOISE
+        self._check = check  # raises where nothing more is to be written
+        self._killed = False  # an earlier life ended without a word
+        self._since = math.inf
+        self._old: dict[str, tuple[int, int]] = {}
+        self._ends: dict[str, float] = {}
+        self._alive: set[str] = set()
+        self._limit: float | None = None
+
+    def enter(self, mine: Entry | None, queue: Queue) -> Waiting | None:
+        """Take back the "up" of an earlier life; return what forbids to queue.
+
+        That is the registration of a living service of this id on another host. `mine`
+        is the ticket of an earlier life. Raises `StoreError`, and `Conflict` when it
+        was changed meanwhile.
+        """
+        request = self._request
+        snapshot = self._store.list(hosts_prefix(request.label))
+        self._check()
+        self._killed = self._killed or mine is not None
+        for record in snapshot.records:
+            found = Registration.from_json(record.value)
+            if record.key != request.hosts_key or found is None:
+                continue
+            if request.lives_elsewhere(found.host):
+                why = registered_elsewhere(found)
+                key = record.key
+                return Waiting(queue, 0, snapshot, key, True, _LOOK, why)
+            self._killed = True
+            if found.up:
+                self._store.delete(record)
+                log.info(
+                    'label %s: took back the "up" of an earlier life', request.label
+                )
+        if self._since == math.inf:
+            self._since = now()
+            self._old = {r.key: (r.created, r.version) for r in snapshot.records}
+        return None
+
+    def unsure(self, lease: Lease) -> list[str]:
+        """Return the hosts that are up as the store has it, but may be dead.
+
+        None once each has gone or shown that it lives: written or renewed since this
+        start began; with no earlier life of our own, not overdue. So it ends within
+        `PATIENCE`, and before half of the lease is used up. Raises `StoreError`; and
+        `IdInUse` if the service id came up on another host since.
+        """
+        if self._limit is None:
+            self._limit = min(self._since + PATIENCE, (now() + lease.end) / 2)
+        request, hosts = self._request, []
+        for record in self._store.list(hosts_prefix(request.label)).records:
+            found = Registration.from_json(record.value)
+            if found is None:
+                continue
+            if record.key == request.hosts_key and request.lives_elsewhere(found.host):
+                raise IdInUse(f"label {request.label}: {registered_elsewhere(found)}")
+            if found.up and not self._lives(record):
+                hosts.append(found.host)
+        if hosts and now() >= self._limit:
+            log.warning(
+                "label %s: no sign of life in time of %s: taken for up",
+                self._request.label,
+                ", ".join(hosts),
+            )
+            return []
+        return hosts
+
+    def _lives(self, record: Record) -> bool:
+        key = record.key
+        if now() >= self._since + PATIENCE:
+            return True
+        written = self._old.get(key) != (record.created, record.version)
+        if written or key in self._alive or key == self._request.hosts_key:
+            return True
+        left = self._store.time_left(record)
+        end = now() + left
+        fine = not self._killed and key not in self._ends and left >= self._overdue
+        renewed = end - self._ends.setdefault(key, end) > _NOISE
+        if fine or renewed or not 0 < left <= PATIENCE:
+            self._alive.add(key)
+        return key in self._alive

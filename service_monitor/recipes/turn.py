@@ -1,0 +1,94 @@
+"""What is asked for and what comes of it: a request, a lease, a wait."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from service_monitor.queue import Queue
+from service_monitor.recipes.identity import same_host
+from service_monitor.records import Record, Snapshot, hosts_prefix, lease_prefix
+
+HOLDER_TTL = 30.0
+"""Seconds that a lease lives which its holder renews, as `run` does: long enough for a
+store that restarts, and for a dead machine not to hold up the others for long."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to start, until `deadline` on this process's clock.
+
+    A holder that stays may renew it, up to `until` if that is later.
+    """
+
+    record: Record
+    deadline: float
+    until: float = -math.inf
+
+    @property
+    def token(self) -> int:
+        """Return the fencing token: it grows with every acquisition in the store."""
+        return self.record.version
+
+    @property
+    def end(self) -> float:
+        """Return when it is over, however often it is renewed."""
+        return max(self.deadline, self.until)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Not yet: the queue as seen, and what to wait for before looking again.
+
+    With a `conflict` it is not in the queue: that says who has its service id.
+    """
+
+    queue: Queue
+    position: int
+    snapshot: Snapshot
+    obstacle: str
+    gone: bool
+    patience: float
+    conflict: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: a lease on `label` for `service_id`.
+
+    A holder that `stays` renews it, so it need not outlive that one for long. `known`
+    says that `host` names this machine in the queue, `published` that it is also what
+    its service is registered as: only then can it be told whether a ticket, or a
+    registration, is another machine's.
+    """
+
+    label: str
+    service_id: str
+    host: str
+    lease_timeout: float = 240.0
+    slots: int = 1
+    stays: bool = False
+    known: bool = True
+    published: bool = False
+
+    @property
+    def key(self) -> str:
+        return lease_prefix(self.label) + self.service_id
+
+    @property
+    def hosts_key(self) -> str:
+        """Return the key of its service's registration."""
+        return hosts_prefix(self.label) + self.service_id
+
+    @property
+    def ttl(self) -> float:
+        """Return the seconds that the lease lives if nobody renews it."""
+        return min(HOLDER_TTL, self.lease_timeout) if self.stays else self.lease_timeout
+
+    def queues_elsewhere(self, host: str) -> bool:
+        """Tell whether a ticket with this host is another machine's."""
+        return self.known and not same_host(self.host, host)
+
+    def lives_elsewhere(self, host: str) -> bool:
+        """Tell whether a registration with this host is another machine's."""
+        return self.published and not same_host(self.host, host)
