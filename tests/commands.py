@@ -64,8 +64,10 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def register(store: Store, name: str, host: str, state: str = "up") -> None:
-    value = Registration(name, host, state, "200 OK", "n")  # type: ignore[arg-type]
+def register(
+    store: Store, name: str, host: str, state: str = "up", reason: str = "200 OK"
+) -> None:
+    value = Registration(name, host, state, reason, "n")  # type: ignore[arg-type]
     store.create(hosts_prefix("es") + name, value.to_json(), 60)
 
 

@@ -393,7 +393,7 @@ def test_a_closed_stderr_is_no_reason_to_fail(path: Path) -> None:
 
 def test_any_text_can_be_printed_anywhere(store: Store, path: Path) -> None:
     """`status` would end in a traceback where the locale is plain C."""
-    register(store, "es-1", "käse€")
+    register(store, "es-1", "10.0.0.1", reason="käse€")
     env = environment(path, PYTHONIOENCODING="latin-1")
     with started(["status"], env, encoding="latin-1") as running:
         outcome = finish(running)

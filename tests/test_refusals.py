@@ -91,7 +91,7 @@ def test_a_refusal_later_on_is_waited_out(
 ) -> None:
     """An administrator who mends the rights would send all nodes out of the queue."""
     acquire(failing, Request("es", "holder", "h", lease_timeout=1.5), HANG, stop)
-    failing.plan = {"list": [None, None, REFUSED, REFUSED]}
+    failing.plan = {"list": [None, None, None, REFUSED, REFUSED]}
     with caplog.at_level(logging.INFO):
         lease = acquire(failing, REQUEST, HANG, stop)
     assert lease.record.key == "es/lease/a"
@@ -104,7 +104,7 @@ def test_a_refusal_later_on_is_waited_out(
 def test_a_refusal_to_the_end_says_whose_it_is(failing: Any, stop: Stop) -> None:
     """The operator would look for an outage."""
     acquire(failing, Request("es", "holder", "h"), HANG, stop)
-    failing.plan = {"list": [None, None, *[REFUSED] * 99]}
+    failing.plan = {"list": [None, None, None, *[REFUSED] * 99]}
     with pytest.raises(AcquireTimeout, match="; the store refuses us: table t: PutI"):
         acquire(failing, REQUEST, 1.0, stop)
 
