@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
+
+from service_monitor.startup import guarded, report
+
+try:
+    import signal
+
+    _ENDING = {signal.SIGTERM, signal.SIGINT}
+except BaseException as error:  # a module of that name, or of one it needs, is found
+    os._exit(report(error))
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
     from service_monitor.calls import Stop
 
-_ENDING = {signal.SIGTERM, signal.SIGINT}
 
-
+@guarded
 def main() -> None:
     """Run the command line and exit.
 

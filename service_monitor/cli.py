@@ -556,6 +556,8 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
     except OSError as error:
         return _fail(f"cannot go on: {error}", OUTPUT_LOST)
     except SystemExit as error:  # click's: of a broken pipe, or of shell completion
+        if not error.code and "_SERVICE_MONITOR_COMPLETE" not in os.environ:
+            raise  # a script that lies in the way of a module ends the process
         return OUTPUT_LOST if error.code else 0
     return result if isinstance(result, int) else 0
 
