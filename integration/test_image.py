@@ -134,6 +134,24 @@ def test_runs_locked_down(containers: Containers, cluster: Cluster, label: str) 
     assert (hosts.code, hosts.stdout) == (0, "\n"), hosts
 
 
+@pytest.mark.parametrize(
+    "variable", [{"PYTHONPATH": "/dev/shm"}, {"PYTHONHOME": "/nowhere"}], ids=str
+)
+def test_is_isolated_from_the_services_python(
+    containers: Containers, cluster: Cluster, label: str, variable: dict[str, str]
+) -> None:
+    """A service in Python would break its sidecar by modules of its own."""
+    environment = {"SERVICE_MONITOR_STORE": "etcd://etcd:2379"} | variable
+    hosts = f"exec service-monitor hosts --label={label}"
+    result = containers.run(
+        *("-c", f"echo 'import nowhere' > /dev/shm/requests.py; {hosts}"),
+        entrypoint="sh",
+        network=cluster.network,
+        environment=environment,
+    )
+    assert (result.code, result.stdout, result.stderr) == (0, "\n", "")
+
+
 def test_stopped_watch_deregisters(
     containers: Containers, cluster: Cluster, label: str
 ) -> None:

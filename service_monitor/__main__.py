@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
-from service_monitor.node import signals
+from service_monitor.startup import BROKEN, guarded, report
+
+try:
+    from service_monitor.node import signals
+except BaseException as error:  # a module of that name, or of one it needs, is found
+    os._exit(report(error))
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
     from service_monitor.calls import Stop
 
-BROKEN = 70
-"""Exit code for a fault of ours; sysexits.h EX_SOFTWARE."""
 
-
+@guarded
 def main() -> None:
     """Run the command line and exit.
 
@@ -47,10 +50,8 @@ def _command(stop: Stop) -> None:
     code = BROKEN
     try:
         code = _run(stop)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
+    except BaseException as error:
+        code = report(error)
     finally:
         os._exit(code)  # a thread may hang in a resolver that nothing interrupts
 

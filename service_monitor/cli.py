@@ -587,6 +587,8 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
             raise
         return _fail(f"cannot go on: {error}", OUTPUT_LOST)
     except SystemExit as error:  # click's: of a broken pipe, or of shell completion
+        if not error.code and "_SERVICE_MONITOR_COMPLETE" not in os.environ:
+            raise  # a script that lies in the way of a module ends the process
         return OUTPUT_LOST if error.code else 0
     return result if isinstance(result, int) else 0
 

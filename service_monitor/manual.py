@@ -25,6 +25,7 @@ _ENVIRONMENT = (
 )
 _EXITS = {
     2: "usage or configuration; nothing was sent",
+    70: "a fault of ours, or of the installation; nothing is known",
     71: "this machine lacks threads, open files or memory",
     74: "the output cannot be written",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,15 +12,15 @@ import click
 
 from service_monitor import values
 from service_monitor.shown import printable
+from service_monitor.twins import PREFIX, Twin, warn_of_unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-PREFIX = "SERVICE_MONITOR_"
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """Declare an option with its environment twin."""
     twin = PREFIX + names[0].removeprefix("--").replace("-", "_").upper()
+    settings.setdefault("cls", Twin)
     settings.setdefault("show_default", settings.get("default") is not None)
     return click.option(*names, envvar=twin, **settings)
 
@@ -53,6 +54,8 @@ def start_logging(ctx: click.Context, param: click.Parameter, level: str) -> Non
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("service_monitor").setLevel(level.upper())
+    if not ctx.resilient_parsing:
+        warn_of_unknown(ctx, os.environ)
 
 
 def host(text: str, **settings: Any) -> Callable[[F], F]:

@@ -17,6 +17,7 @@ from service_monitor.errors import ConfigError
 from service_monitor.records import Record, Snapshot
 from service_monitor.shown import mask_url, quoted
 from service_monitor.stores.endpoints import default_url, parse_endpoints
+from service_monitor.stores.etcdctl import refuse_quoted, refuse_unread
 
 CALL_TIMEOUT = 5.0
 """Seconds for one call, failing over between all endpoints included."""
@@ -102,6 +103,7 @@ def open_store(
     """
     if url is None:
         try:
+            refuse_unread(environ)
             return open_store(default_url(environ), stop, environ)
         except ConfigError as error:
             raise ConfigError(f"from the ETCDCTL_ variables: {error}") from None
@@ -116,6 +118,7 @@ def open_store(
 
         return DynamoStore(parse_place(url), stop)
     if scheme in ("etcd", "etcds", "etcd2", "etcd2s"):
+        refuse_quoted(environ)
         endpoints, access = parse_endpoints(url, environ)
         if scheme.startswith("etcd2"):
             from service_monitor.stores.etcd2 import Etcd2Store

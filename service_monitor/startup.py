@@ -1,0 +1,67 @@
+"""The end that nobody foresaw, also before anything else could be imported.
+
+Exit code 1 means "not acquired", and is Python's own for whatever goes wrong. Nothing
+here needs more than what the interpreter has loaded by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # `typing` is slow, and may be what is broken
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BROKEN = 70
+"""Exit code for a fault of ours or of the installation; sysexits.h EX_SOFTWARE."""
+
+
+def guarded(main: Callable[[], None]) -> Callable[[], None]:
+    """Let nothing that `main` raises pass for an answer: one line, and exit code 70."""
+
+    def run() -> None:
+        try:
+            main()
+        except BaseException as error:
+            os._exit(report(error))
+
+    return run
+
+
+def report(error: BaseException) -> int:
+    """Say in one line on stderr what went wrong and where; return the exit code."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _line(error))
+    if sys.stderr is not None:
+        try:
+            sys.stderr.write(f"service-monitor: {line[:1000]}\n")
+            sys.stderr.flush()
+        except OSError:  # full or gone: the exit code is all that is left
+            pass
+    return BROKEN
+
+
+def _line(error: BaseException) -> str:
+    kind, place = type(error).__name__, _place(error)
+    started = "service_monitor.cli" in sys.modules
+    if started and not isinstance(error, (ImportError, SyntaxError)):
+        # Its words may hold what a request carried.
+        return f"a fault of ours: {kind} in {place}: please report it"
+    path = os.environ.get("PYTHONPATH")
+    if path and not sys.flags.ignore_environment:
+        remedy = f"is something in PYTHONPATH={path} in the way? Leave it out"
+    else:
+        remedy = "is the installation whole? Install it anew"
+    return f"cannot start: {kind}: {str(error)[:300]} in {place}: {remedy}"
+
+
+def _place(error: BaseException) -> str:
+    """Return the file and line that it came from."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    trace = error.__traceback__
+    if trace is None:
+        return "an unknown place"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
