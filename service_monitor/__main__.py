@@ -26,7 +26,9 @@ def main() -> None:
     from contextlib import suppress
 
     from service_monitor.calls import Stop
+    from service_monitor.crash import mask_crashes
 
+    mask_crashes()
     stop = Stop()
     try:
         threading.Thread(target=_obey, args=(stop,), daemon=True).start()

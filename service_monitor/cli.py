@@ -31,7 +31,7 @@ from service_monitor.lacks import lack_in
 from service_monitor.manual import REFUSED, STORE_FAILED, Command
 from service_monitor.notify import Notifier
 from service_monitor.options import option
-from service_monitor.shown import mask_url, printable, quoted
+from service_monitor.shown import forget_hidden, mask_url, printable, quoted
 from service_monitor.stores import Store, open_store, prepare_store
 from service_monitor.timing import format_duration
 
@@ -541,6 +541,7 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
     Never raises, and never prints a traceback for what a user can cause.
     """
     stop = stop or Stop()
+    forget_hidden()
     try:
         result = cli.main(
             args=None if argv is None else list(argv),

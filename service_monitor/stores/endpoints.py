@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, unquote
 
 from service_monitor.addresses import is_only_here, split_port
 from service_monitor.calls import Stop, bounded
+from service_monitor.credentials import check_text
 from service_monitor.errors import ConfigError, StoreUnavailable, describe
 from service_monitor.lacks import lack_in
-from service_monitor.shown import mask_url, quoted
+from service_monitor.shown import hide, mask_url, quoted
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
 
@@ -142,15 +143,25 @@ def _credentials(
     user, _, password = text.partition(":")
     if given is not None:
         user, password = unquote(user), unquote(password)
-        if not user or "," in given:
-            raise ValueError("names no user before the @, once for all hosts")
+    where = "ETCDCTL_USER" if given is None else "what stands before the @"
+    hide(password, user=user)
+    for part in user, password:
+        check_text(where, part)
+    if given is not None and (not user or "," in given):
+        raise ValueError("names no user before the @, once for all hosts")
     if file is not None:
         if not user or password:
             raise ValueError("needs a user, and no password, beside its password-file")
-        return user, _password_in(file)
+        password = _password_in(file)
+        hide(password, user=user)
+        check_text(file, password)
+        return user, password
     if not user:
         return None, None
-    password = password or environ.get("ETCDCTL_PASSWORD", "")
+    if not password:
+        password = environ.get("ETCDCTL_PASSWORD", "")
+        hide(password, user=user)
+        check_text("ETCDCTL_PASSWORD", password)
     if not password:
         raise ValueError(
             f"has no password for {quoted(user)}: set ETCDCTL_PASSWORD, or "
