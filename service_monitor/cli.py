@@ -26,6 +26,7 @@ from service_monitor.errors import (
     Stopped,
     StoreRefused,
     StoreUnavailable,
+    describe,
 )
 from service_monitor.lacks import lack_in
 from service_monitor.manual import REFUSED, STORE_FAILED, Command
@@ -563,7 +564,8 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
             return _fail(str(lack), lack.exit_code)
         if not isinstance(error, OSError):
             raise
-        return _fail(f"cannot go on: {error}", OUTPUT_LOST)
+        why = error if error.errno else describe(error)  # the system's, or a library's
+        return _fail(f"cannot go on: {why}", OUTPUT_LOST)
     except SystemExit as error:  # click's: of a broken pipe, or of shell completion
         return OUTPUT_LOST if error.code else 0
     return result if isinstance(result, int) else 0

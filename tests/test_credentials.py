@@ -345,6 +345,22 @@ def test_no_store_quotes_what_its_library_raises(
     store.close()
 
 
+@pytest.mark.parametrize("error", [RAISED[1], RAISED[4], OSError("stdout is closed")])
+def test_what_escapes_all_is_not_quoted_either(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The errors of `requests` are errors of the system, too: they would be exit 74."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("service_monitor.stores.sqlite.SqliteStore.list", fail)
+    code, _, err = run("hosts", "--label=es")
+    assert (code, err.count("\n")) == (74, 1)
+    assert "cannot go on: " in err
+    assert_untold(err)
+
+
 @pytest.mark.parametrize("error", RAISED[:5], ids=lambda e: type(e).__name__)
 def test_no_probe_quotes_what_its_library_raises(
     monkeypatch: pytest.MonkeyPatch, error: Exception
