@@ -29,8 +29,10 @@ def main() -> None:
     import warnings
 
     from service_monitor.calls import Stop
+    from service_monitor.crash import mask_crashes
     from service_monitor.node.reaper import collect_orphans
 
+    mask_crashes()
     if not sys.warnoptions:  # a library's are no lines of our log
         warnings.simplefilter("ignore")
     stop = Stop()

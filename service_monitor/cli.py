@@ -27,12 +27,13 @@ from service_monitor.errors import (
     Stopped,
     StoreRefused,
     StoreUnavailable,
+    describe,
 )
 from service_monitor.lacks import lack_in
 from service_monitor.manual import REFUSED, STORE_FAILED, Command
 from service_monitor.notify import Notifier
 from service_monitor.options import option
-from service_monitor.shown import mask_url, printable, quoted
+from service_monitor.shown import forget_hidden, mask_url, printable, quoted
 from service_monitor.stores import Store, open_store, prepare_store
 from service_monitor.timing import format_duration
 
@@ -564,6 +565,7 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
     Never raises, and never prints a traceback for what a user can cause.
     """
     stop = stop or Stop()
+    forget_hidden()
     try:
         result = cli.main(
             args=None if argv is None else list(argv),
@@ -585,7 +587,8 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
             return _fail(str(lack), lack.exit_code)
         if not isinstance(error, OSError):
             raise
-        return _fail(f"cannot go on: {error}", OUTPUT_LOST)
+        why = error if error.errno else describe(error)  # the system's, or a library's
+        return _fail(f"cannot go on: {why}", OUTPUT_LOST)
     except SystemExit as error:  # click's: of a broken pipe, or of shell completion
         if not error.code and "_SERVICE_MONITOR_COMPLETE" not in os.environ:
             raise  # a script that lies in the way of a module ends the process

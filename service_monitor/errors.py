@@ -9,6 +9,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from service_monitor.shown import masked
+
 if TYPE_CHECKING:
     from service_monitor.records import Record
 
@@ -120,8 +122,32 @@ def describe(error: BaseException) -> str:
         return f"certificate not accepted: {verified}"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
-    text = " ".join(str(cause).split())
-    return text[:200] or type(cause).__name__
+    return _words(cause)
+
+
+_TRUSTED = {
+    "botocore.parsers.ResponseParserError",
+    "http.client.HTTPException",
+    "service_monitor.errors.ServiceMonitorError",
+    "urllib3.exceptions.HTTPError",
+}
+"""Errors whose texts speak of answers and connections."""
+_QUOTING = {
+    "http.client.InvalidURL",
+    "urllib3.exceptions.HostChangedError",
+    "urllib3.exceptions.LocationValueError",
+}
+"""Those among them that quote what was to be sent."""
+
+
+def _words(error: BaseException) -> str:
+    """Return its text, if that cannot quote a request: headers hold passwords."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    system = isinstance(error, OSError) and type(error).__module__ == "builtins"
+    if (system or kinds & _TRUSTED) and not kinds & _QUOTING:
+        text = masked(" ".join(str(error).split()))
+        return text[:200] or type(error).__name__
+    return f"{type(error).__name__}, whose text may quote what was sent: not shown"
 
 
 def _cause(error: BaseException) -> BaseException | None:

@@ -10,14 +10,16 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
 from service_monitor.addresses import is_host, is_nowhere, split_port
+from service_monitor.credentials import check_text
 from service_monitor.errors import ConfigError
 from service_monitor.node.signals import PASSED_ON, STOPS
 from service_monitor.records import NAME
-from service_monitor.shown import mask_url, quoted
+from service_monitor.shown import hide, mask_url, quoted
 from service_monitor.timing import parse_duration
 from service_monitor.tls import check_tls
 
@@ -36,6 +38,8 @@ _URL = re.compile(
     r"(?P<rest>[/?][^#]*)?",
     re.IGNORECASE,
 )
+_TELLING = {"accept", "connection", "content-type", "host", "origin", "user-agent"}
+"""Headers that hold no secret, and may turn up in a log for other reasons."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -68,7 +72,9 @@ class _Type(_ParamType):
     def split_envvar_value(self, rv: str) -> list[str]:
         if rv.lstrip().startswith("{"):
             return [rv]
-        return [line.strip() for line in rv.splitlines() if line.strip()]
+        # No other line ends: a secret with one in it is not two values.
+        lines = (line.strip(" \t") for line in re.split("\r?\n", rv))
+        return [line for line in lines if line]
 
 
 def read_name(text: str) -> str:
@@ -105,6 +111,9 @@ def read_url(text: str) -> str:
             "is not a URL to probe: write http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH "
             "or tcp://HOST:PORT; # is %23 there"
         )
+    user, _, password = (match["user"] or "").removesuffix("@").partition(":")
+    hide(password, unquote(password), user=user)
+    check_text("what stands before the @", unquote(user + password))
     _, port = split_port(match["place"])
     scheme = match["scheme"].lower()
     if scheme == "tcp" and (port is None or match["user"] or match["rest"]):
@@ -115,7 +124,9 @@ def read_url(text: str) -> str:
 def read_header(text: str) -> tuple[str, str]:
     """Read `Name: value`."""
     name, colon, value = text.partition(":")
-    value = value.strip()
+    value = value.strip(" \t")
+    if name.strip().lower() not in _TELLING:
+        hide(value)
     if not colon or not _HEADER.fullmatch(name):
         raise ValueError("is not a header: write 'Name: value'")
     if not (value.isascii() and value.isprintable()):

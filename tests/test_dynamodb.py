@@ -434,7 +434,7 @@ def test_what_is_out_of_time_is_not_written_any_more(service: Service) -> None:
         assert condition[:2] == ["#created = :created", "#version = :version"]
         assert condition[2:] == ["#dead_after > :now"]
         now_there = float(write["ExpressionAttributeValues"][":now"]["N"]) - EPOCH
-        assert now_there <= 0.2
+        assert now_there < 0.9  # a second later it might be over
 
 
 def test_all_reads_are_consistent(service: Service) -> None:

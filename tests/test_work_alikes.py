@@ -223,6 +223,47 @@ def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
     assert "deregister" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "command", ["acquire-lease", "run --monitor-url=http://h:1 -- true", "hosts --wait"]
+)
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (NO_TABLE, "nodes in r does not exist: `service-monitor init-store` makes it"),
+        (DENIED, "AccessDeniedException: User: arn is not authorized to perform: it"),
+        (
+            error("UnrecognizedClientException", "invalid"),
+            "are the access key, ",
+        ),
+        (error("InvalidSignatureException", "no"), "is the secret key that of the acc"),
+        (error("ExpiredTokenException", "expired"), "expired: renew the session"),
+    ],
+)
+def test_no_refusal_at_the_first_contact_is_waited_out(
+    run: Run, there: WorkAlike, command: str, said: Answer, says: str
+) -> None:
+    """Six minutes passed before anybody was told that the table was never made."""
+    for operation in "Query", "GetItem", "TransactWriteItems":
+        there.answers[operation] = said
+    name, *argv = command.split()
+    who = [] if name == "hosts" else ["--service-id=a", "--host=h"]
+    begun = now()
+    code, out, err = run(name, "--label=es", *who, f"--store={there.url}", *argv)
+    assert now() - begun < 5
+    assert (code, out) == (69, "")
+    assert says in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["InternalServerError", "ThrottlingException"])
+def test_what_may_pass_is_waited_out(run: Run, there: WorkAlike, kind: str) -> None:
+    """A moment of too many requests would fail a start."""
+    there.answers["Query"] = error(kind, "slow down")
+    options = "--label=es", "--service-id=a", "--host=h", "--acquire-timeout=1s"
+    code, _, err = run("acquire-lease", *options, f"--store={there.url}")
+    assert code == 1
+    assert "the store does not serve us, trying on: " in err
+
+
 # init-store
 
 

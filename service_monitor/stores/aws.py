@@ -27,7 +27,7 @@ from service_monitor.errors import (
     describe,
 )
 from service_monitor.shown import mask_url, quoted
-from service_monitor.stores import CALL_TIMEOUT
+from service_monitor.stores import CALL_TIMEOUT, aws_credentials
 from service_monitor.stores.aws_refusals import in_boto3, reasons, refusal, unusable
 from service_monitor.stores.endpoints import Endpoint
 from service_monitor.stores.store_clock import StoreClock
@@ -130,6 +130,7 @@ def _is_endpoint(text: str) -> bool:
     return (
         parts.scheme in ("http", "https")
         and bool(parts.hostname)
+        and "@" not in parts.netloc
         and port != 0
         and bare
     )
@@ -139,6 +140,10 @@ class _Signer(auth.SigV4Auth):  # type: ignore[misc]
     """Signs by the store's time once that is known, for this machine's may be wrong."""
 
     # No hook of botocore's does it: `add_auth` reads the wall clock after the last one.
+    def add_auth(self, request: Any) -> None:
+        aws_credentials.check_to_be_sent(self.credentials)
+        super().add_auth(request)
+
     def _modify_request_before_signing(self, request: Any) -> None:
         clock: StoreClock = request.context["store_clock"]
         if clock.known:
@@ -154,6 +159,7 @@ class Aws:
     """One DynamoDB table's API; `clock` learns from every answer."""
 
     def __init__(self, place: Place, stop: Stop) -> None:
+        aws_credentials.check_environment(os.environ, place.profile)
         self.clock = StoreClock()
         self._place = place
         self._stop = stop
@@ -238,6 +244,7 @@ class Aws:
             tcp_keepalive=True,
             user_agent_extra="service_monitor",
         )
+        self._session.get_credentials()  # what is wrong with them is no wrong endpoint
         try:
             client = self._session.client(
                 "dynamodb", endpoint_url=self._place.endpoint, config=config
@@ -318,6 +325,8 @@ class Call:
                     raise trouble from error
             except (HTTPClientError, ConnectionError, ResponseParserError) as error:
                 cause = getattr(error, "kwargs", {}).get("error") or error
+                if isinstance(cause, ValueError) and not isinstance(cause, OSError):
+                    raise unusable(aws.where, cause) from None  # what cannot be sent
                 trouble, unanswered = aws.silence(describe(cause)), unanswered + 1
                 if unanswered == _TRIES:
                     raise trouble from error

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import ConfigError, StoreUnavailable, describe
-from service_monitor.lacks import lack_in
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
 from service_monitor.shown import mask_url, quoted
+from service_monitor.stores.passwords import read_credentials
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
 
@@ -33,8 +33,6 @@ _URL = re.compile(
 _PORT = 2379
 DEFAULT_PREFIX = "/service_monitor"
 _TLS_FILES = {"ca": "ETCDCTL_CACERT", "cert": "ETCDCTL_CERT", "key": "ETCDCTL_KEY"}
-_LONGEST = 4096
-"""Characters of a password in a file."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def parse_endpoints(
         access = Access(
             match["prefix"] or DEFAULT_PREFIX,
             *_tls(options, environ, secure=secure),
-            *_credentials(match["user"], options.get("password-file"), environ),
+            *read_credentials(match["user"], options.get("password-file"), environ),
         )
         check_tls(access.ca, access.cert)
     except ValueError as error:
@@ -134,48 +132,6 @@ def _tls(
     if bool(cert) != bool(key):
         raise ValueError("needs both cert and key, or neither")
     return ca, (cert, key) if cert and key else None
-
-
-def _credentials(
-    given: str | None, file: str | None, environ: Mapping[str, str]
-) -> tuple[str | None, str | None]:
-    text = environ.get("ETCDCTL_USER", "") if given is None else given
-    user, _, password = text.partition(":")
-    if given is not None:
-        user, password = unquote(user), unquote(password)
-        if not user or "," in given:
-            raise ValueError("names no user before the @, once for all hosts")
-    if file is not None:
-        if not user or password:
-            raise ValueError("needs a user, and no password, beside its password-file")
-        return user, _password_in(file)
-    if not user:
-        return None, None
-    password = password or environ.get("ETCDCTL_PASSWORD", "")
-    if not password:
-        raise ValueError(
-            f"has no password for {quoted(user)}: set ETCDCTL_PASSWORD, or "
-            "?password-file=FILE"
-        )
-    return user, password
-
-
-def _password_in(path: str) -> str:
-    """Read a password from a file of one line, whose end does not belong to it."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            password = file.read(_LONGEST + 1).removesuffix("\n")
-    except OSError as error:
-        if lack := lack_in(error):
-            raise lack from error
-        raise ValueError(f"has no password in {path}: {describe(error)}") from None
-    except UnicodeDecodeError:  # which quotes what it could not decode
-        raise ValueError(f"has no password in {path}: not UTF-8") from None
-    if not 0 < len(password) <= _LONGEST:
-        raise ValueError(f"has no password in {path}: empty or too long")
-    if "\n" in password:
-        raise ValueError(f"has no password in {path}: more than one line")
-    return password
 
 
 def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:

@@ -260,6 +260,6 @@ class Etcd2Store:
                 f"{endpoint}: no v2 API: start etcd with --enable-v2 (up to 3.5) "
                 "or use etcd://"
             )
-        if isinstance(error, OSError):
-            return StoreUnavailable(describe(error))
-        return StoreUnavailable(str(error))
+        if isinstance(error, self._etcd.EtcdException):  # what etcd answered
+            return StoreUnavailable(str(error))
+        return StoreUnavailable(describe(error))

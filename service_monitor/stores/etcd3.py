@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from service_monitor.calls import Stop, bounded
+from service_monitor.credentials import is_plain
 from service_monitor.errors import (
     Conflict,
     KeyExists,
@@ -27,6 +28,7 @@ from service_monitor.errors import (
     describe,
 )
 from service_monitor.records import Record, Snapshot
+from service_monitor.shown import hide
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint, Failover
 from service_monitor.timing import now
@@ -325,7 +327,8 @@ class Etcd3Store:
 
         try:
             status, text = bounded(post, seconds, self._stop)
-        except (self._request_error, OSError) as error:
+        # ValueError: of what cannot be sent, which `requests` does not wrap.
+        except (self._request_error, OSError, ValueError) as error:
             raise StoreUnavailable(describe(error)) from error
         if status != 200:
             raise self._error(endpoint, status, text)
@@ -353,6 +356,10 @@ class Etcd3Store:
         except StoreUnavailable:
             self._token = None
             raise
+        hide(token)
+        if not is_plain(token):  # a header that no library would send
+            self._token = None
+            raise StoreUnavailable(_NOT_ETCD)
         self._token = token
 
     def _error(self, endpoint: Endpoint, status: int, text: str) -> StoreError:
