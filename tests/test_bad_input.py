@@ -64,6 +64,7 @@ def bad_input() -> Iterator[list[str]]:
         yield [*WATCH, "--fall", count]
         yield ["acquire-lease", "--label=es", "--slots", count]
         yield ["hosts", "--label=es", "--port", count]
+        yield [*WATCH, "--advertise-port", count]
         yield ["hosts", "--label=es", f"--wait={count}"]
         yield ["release-lease", "--label=es", "--token", count]
     yield ["hosts", "--label=es", "--port=65536"]
