@@ -55,9 +55,13 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 def with_port(host: str, port: int | None) -> str:
     """Return `host:port`, an IPv6 address in brackets; without a port just the host."""
-    if port is None:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host if port is None else in_url(host, port)
+
+
+def in_url(host: str, port: int | None) -> str:
+    """Return it as a URL has it: an IPv6 address in brackets, also without a port."""
+    place = f"[{host}]" if ":" in host else host
+    return place if port is None else f"{place}:{port}"
 
 
 def is_only_here(host: str) -> str | None:

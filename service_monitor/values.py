@@ -14,6 +14,7 @@ import click
 
 from service_monitor.addresses import is_host, is_nowhere, split_port
 from service_monitor.errors import ConfigError
+from service_monitor.net.escapes import check_escapes
 from service_monitor.records import NAME
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import parse_duration
@@ -103,6 +104,7 @@ def read_url(text: str) -> str:
             "is not a URL to probe: write http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH "
             "or tcp://HOST:PORT; # is %23 there"
         )
+    check_escapes(match["user"] or "")
     _, port = split_port(match["place"])
     scheme = match["scheme"].lower()
     if scheme == "tcp" and (port is None or match["user"] or match["rest"]):

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import ConfigError, StoreUnavailable, describe
+from service_monitor.net.escapes import unescape
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
 from service_monitor.shown import mask_url, quoted
@@ -79,8 +80,8 @@ def parse_endpoints(
     if match is None or not (url.isascii() and url.isprintable()) or " " in url:
         raise wrong(
             "does not read as etcd://[USER:PASSWORD@]HOST:PORT[,HOST:PORT][/PREFIX]; "
-            "in a password / is %2F, @ %40, # %23, ? %3F, and a prefix holds letters, "
-            "digits, '.', '_' and '-'"
+            "in a password % is %25, / %2F, @ %40, # %23, ? %3F, and a prefix holds "
+            "letters, digits, '.', '_' and '-'"
         )
     secure = match["scheme"].lower().endswith("s")
     try:
@@ -141,7 +142,7 @@ def _credentials(
     text = environ.get("ETCDCTL_USER", "") if given is None else given
     user, _, password = text.partition(":")
     if given is not None:
-        user, password = unquote(user), unquote(password)
+        user, password = unescape(user), unescape(password)
         if not user or "," in given:
             raise ValueError("names no user before the @, once for all hosts")
     if file is not None:
