@@ -536,7 +536,7 @@ def _seen_host(store: Store) -> str:
     import socket
 
     try:
-        return store.local_address()
+        return store.local_address().partition("%")[0]  # a zone is this machine's own
     except StoreUnavailable:
         return socket.gethostname()
 
