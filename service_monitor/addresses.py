@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?")
 _PLACE = re.compile(r"(?:\[(?P<six>.*:.*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>.*))?")
@@ -55,9 +57,13 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 def with_port(host: str, port: int | None) -> str:
     """Return `host:port`, an IPv6 address in brackets; without a port just the host."""
-    if port is None:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host if port is None else in_url(host, port)
+
+
+def in_url(host: str, port: int | None) -> str:
+    """Return it as a URL has it: an IPv6 address in brackets, also without a port."""
+    place = f"[{host}]" if ":" in host else host
+    return place if port is None else f"{place}:{port}"
 
 
 def is_only_here(host: str) -> str | None:
@@ -72,7 +78,7 @@ def is_only_here(host: str) -> str | None:
         if _HERE.fullmatch(name):
             return "loopback"
         return "the machine around a container" if _OUTSIDE.fullmatch(name) else None
-    inner = getattr(address, "ipv4_mapped", None) or address
+    inner = _inner(address)
     if inner.is_loopback or inner.is_unspecified:  # to connect to, they are the same
         return "loopback"
     if is_nowhere(host):
@@ -82,19 +88,31 @@ def is_only_here(host: str) -> str | None:
     return "link-local" if inner.is_link_local else None
 
 
+def canonical(host: str) -> str:
+    """Return an address as the kernel writes it, and anything else as it is."""
+    address = _address(host)
+    return host if address is None else str(_inner(address))
+
+
 def is_nowhere(host: str) -> bool:
     """Tell whether it is an address that no service can have for others.
 
     Unspecified, multicast or broadcast.
     """
     address = _address(host)
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return inner is not None and (
-        inner.is_unspecified or inner.is_multicast or str(inner) == "255.255.255.255"
-    )
+    if address is None:
+        return False
+    inner = _inner(address)
+    broadcast = str(inner) == "255.255.255.255"
+    return inner.is_unspecified or inner.is_multicast or broadcast
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _inner(address: Address) -> Address:
+    """Return the IPv4 address inside of an IPv6 one that is only its wrapping."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _address(text: str) -> Address | None:
     try:
         return ipaddress.ip_address(text)
     except ValueError:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from service_monitor.errors import ConfigError
 from service_monitor.net.here import Here, look
-from service_monitor.net.meaning import elsewhere_another
+from service_monitor.net.meaning import behind, elsewhere_another
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def advertised_host(
     host = (host or "").replace("%25", "%")
     why = elsewhere_another(host, here)
     if host and not why:
-        return host
+        return _seen(host, here)
     address = local_address()
     if "%" in address:
         raise ConfigError(
@@ -53,4 +53,16 @@ def advertised_host(
             why,
             address,
         )
-    return address
+    return address if elsewhere_another(address, here) else _seen(address, here)
+
+
+def _seen(host: str, here: Here) -> str:
+    """Warn of a host that no other machine may reach; here it is right."""
+    if bridge := behind(host, here):
+        log.warning(
+            "others are told %s, which is behind %s of this machine: other machines "
+            "do not reach it. If there are any, name this host with --host",
+            host,
+            bridge,
+        )
+    return host

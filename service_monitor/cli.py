@@ -208,6 +208,7 @@ def _watching(
 
     `apart` is a service that somebody else starts, maybe in another container.
     """
+    from service_monitor.addresses import with_port
     from service_monitor.node.hints import with_hint
     from service_monitor.node.tcp import CONNECTED_INTERVAL
     from service_monitor.probe import Target, new_probe
@@ -232,10 +233,12 @@ def _watching(
     def watcher(store: Store) -> Watcher:
         host = _host(given["host"], url, store, stop, notifier)
         shown = mask_url(url)
+        port = given["advertise_port"]
+        place = with_port(host, port)
         log.info(
-            "label %s: watching %s at %s as host %s", label, service_id, shown, host
+            "label %s: watching %s at %s as host %s", label, service_id, shown, place
         )
-        service = Service(label, service_id, host, ttl, info)
+        service = Service(label, service_id, host, ttl, info, port)
         probe = new_probe(target, stop)
         if apart:
             probe = with_hint(probe, url)
@@ -283,7 +286,11 @@ def _rhythm(
     default="360s",
     help="How long --wait waits.",
 )
-@option("--port", type=values.PORT, help="Print each host as HOST:PORT.")
+@option(
+    "--port",
+    type=values.PORT,
+    help="Print hosts that registered no port as HOST:PORT.",
+)
 @option(
     "--format",
     "format_",
@@ -298,25 +305,26 @@ def _rhythm(
 def hosts(stop: Stop, /, **given: Any) -> None:
     """Print the hosts that are up: whom to join.
 
-    Each once, naturally sorted. No host is an empty line and exit 0: this node is the
-    first. A store that does not answer is exit 69 and prints nothing.
+    Each once, naturally sorted; as HOST:PORT where a port is registered. No host is an
+    empty line and exit 0: this node is the first. A store that does not answer is exit
+    69 and prints nothing.
 
     \b
     Example:
       service-monitor hosts --label=es --port=9300
       10.0.0.1:9300,10.0.0.2:9300
     """
-    from service_monitor.addresses import with_port
     from service_monitor.records import hosts_prefix
     from service_monitor.registry import up_hosts, wait_for_hosts
 
     label = given["label"]
     with _store(given, stop) as store:
         if given["wait"]:
-            found = wait_for_hosts(store, label, given["wait"], given["timeout"], stop)
+            count, timeout = given["wait"], given["timeout"]
+            listed = wait_for_hosts(store, label, count, timeout, stop, given["port"])
         else:
-            found = up_hosts(store.list(hosts_prefix(label)).records)
-    listed = [with_port(host, given["port"]) for host in found]
+            records = store.list(hosts_prefix(label)).records
+            listed = up_hosts(records, given["port"])
     if given["format_"] == "json":
         _print(json.dumps(listed))
     else:

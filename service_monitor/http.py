@@ -13,6 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from service_monitor.addresses import in_url
 from service_monitor.calls import adopt
 from service_monitor.net.head import Head
 
@@ -62,6 +63,10 @@ class _Adopting(HTTPConnection):
     default_socket_options = _KEEPALIVE
     response_class = _Answer
 
+    def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
+        # The zone of an IPv6 address, which a URL escapes and the resolver does not.
+        super().__init__(host.replace("%25", "%"), *args, **kwargs)
+
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
         adopt(sock)
@@ -70,6 +75,13 @@ class _Adopting(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept from an earlier call
             adopt(self.sock)
+        if "%" in self.host:  # the zone is ours, and no server's business
+            port = None if self.port == self.default_port else self.port
+            given = {"Host": in_url(self.host.partition("%")[0], port)}
+            kwargs["headers"] = given | {
+                name.title() if name.lower() == "host" else name: value
+                for name, value in kwargs["headers"].items()
+            }
         super().request(*args, **kwargs)
 
 

@@ -132,6 +132,12 @@ probing = group(
         "reaches the store",
     ),
     option(
+        "--advertise-port",
+        type=values.PORT,
+        help="The port to tell others beside the host; so several nodes may be on one "
+        "host.",
+    ),
+    option(
         "--info",
         "--service-info",
         "info",

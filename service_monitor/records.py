@@ -55,7 +55,10 @@ class _Json:
     """A frozen dataclass kept as a JSON object with stable field names."""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)  # type: ignore[call-overload]
+        """Write what there is; a field that is None is left out."""
+        fields = asdict(self)  # type: ignore[call-overload]
+        given = {name: value for name, value in fields.items() if value is not None}
+        return json.dumps(given, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self | None:
@@ -114,6 +117,7 @@ class Registration(_Json):
     nonce: str
     info: dict[str, Any] = field(default_factory=dict)
     since: str = field(default_factory=timestamp)
+    port: int | None = None
 
     @property
     def up(self) -> bool:
@@ -125,6 +129,9 @@ class Registration(_Json):
             all(isinstance(text, str) for text in texts)
             and self.state in ("up", "down")
             and isinstance(self.info, dict)
+            and (
+                self.port is None or (type(self.port) is int and 0 < self.port < 65536)
+            )
         )
 
 

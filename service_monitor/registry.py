@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from service_monitor.addresses import with_port
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import (
     Conflict,
@@ -49,6 +50,7 @@ class Service:
     host: str
     ttl: float = 15.0
     info: dict[str, Any] = field(default_factory=dict)
+    port: int | None = None
 
     @property
     def key(self) -> str:
@@ -98,6 +100,7 @@ class Publisher:
             nonce=self._nonce,
             info=self._service.info,
             since=self._since,
+            port=self._service.port,
         ).to_json()
         try:
             return self._write(wanted)
@@ -193,16 +196,28 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(num), num) if num else (1, 0, word) for num, word in parts]
 
 
-def up_hosts(records: Iterable[Record], warned: set[str] | None = None) -> list[str]:
-    """Return the hosts of registrations that are up, each once, naturally sorted."""
+def up_hosts(
+    records: Iterable[Record], port: int | None = None, warned: set[str] | None = None
+) -> list[str]:
+    """Return the hosts of registrations that are up, each once, naturally sorted.
+
+    As HOST:PORT where one is registered, or `port` is given for those that have none.
+    """
     found = registrations(records, warned)
-    return sorted({each.host for _, each in found if each.up}, key=natural)
+    places = {(each.host, each.port or port) for _, each in found if each.up}
+    ordered = sorted(places, key=lambda place: (natural(place[0]), place[1] or 0))
+    return [with_port(*place) for place in ordered]
 
 
 def wait_for_hosts(
-    store: Store, label: str, at_least: int, timeout: float, stop: Stop
+    store: Store,
+    label: str,
+    at_least: int,
+    timeout: float,
+    stop: Stop,
+    port: int | None = None,
 ) -> list[str]:
-    """Block until that many hosts are up; return all that are.
+    """Block until that many hosts are up; return all that are, as `up_hosts` does.
 
     The last look is at the deadline. Outages of the store are waited out. Raises
     `WaitTimeout` after `timeout` seconds, or the `StoreError` or `LocalLack` if that
@@ -220,7 +235,7 @@ def wait_for_hosts(
         try:
             snapshot = store.list(hosts_prefix(label))
             served = True
-            hosts = up_hosts(snapshot.records, warned)
+            hosts = up_hosts(snapshot.records, port, warned)
             if len(hosts) >= at_least:
                 return hosts
             if not over:

@@ -7,8 +7,10 @@ import json
 import re
 from urllib.parse import quote
 
+from service_monitor.addresses import split_port
+
 _OPTION = re.compile(r"([?&](?!password-file=)[^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)
-_PASSWORD = re.compile(r"//([^/?#:@]*):.*@", re.DOTALL)
+_AUTHORITY = re.compile(r"(?<=//)[^/?#]*")
 _PIECES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _LEAST = 6
 """Characters of what is hidden at the least: less is no secret, and masks words."""
@@ -76,6 +78,26 @@ def mask_url(url: str) -> str:
     """Hide the password of a URL.
 
     All up to the last @ goes, since a password with a raw / or # in it does not parse.
-    And so does what was given as an option that does not exist.
+    And so does what was given as an option that does not exist. But an @ that comes
+    after a host and its port, in the path or the query, makes no password of the port.
     """
-    return _OPTION.sub(r"\1***", _PASSWORD.sub(r"//\1:***@", url))
+    return _OPTION.sub(r"\1***", _without_password(url))
+
+
+def _without_password(url: str) -> str:
+    for authority in _AUTHORITY.finditer(url):
+        end = url.rfind("@")
+        if end < authority.start():
+            return url
+        user, at, _ = authority[0].rpartition("@")
+        name, colon, _ = (user if at else authority[0]).partition(":")
+        if colon and (at or not _are_places(authority[0])):
+            return f"{url[: authority.start()]}{name}:***{url[end:]}"
+    return url
+
+
+def _are_places(text: str) -> bool:
+    try:
+        return all(split_port(place) for place in text.split(","))
+    except ValueError:
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from service_monitor.addresses import is_host
+from service_monitor.addresses import is_host, with_port
 from service_monitor.queue import Entry, Queue, read_queue, tell_strangers
 from service_monitor.recipes.discovery import registrations
 from service_monitor.records import Record, Snapshot
@@ -35,7 +35,7 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
         elif kind == "hosts":
             registered.append(record)
     for record, found in registrations(registered):
-        fields = "service_id", "host", "state", "since", "reason", "info"
+        fields = "service_id", "host", "port", "state", "since", "reason", "info"
         name = record.key.rpartition("/")[0].rpartition("/")[0]
         services.append({"label": name} | {f: getattr(found, f) for f in fields})
     services.sort(key=lambda row: (row["label"], natural(row["service_id"])))
@@ -75,7 +75,14 @@ def _age(since: str) -> float | None:
 def render(status: dict[str, list[Row]]) -> str:
     """Lay the status out as two tables."""
     services = [
-        [r["label"], r["service_id"], r["host"], r["state"], r["since"], r["reason"]]
+        [
+            r["label"],
+            r["service_id"],
+            with_port(r["host"], r.get("port")),
+            r["state"],
+            r["since"],
+            r["reason"],
+        ]
         for r in status["services"]
     ]
     leases = [

@@ -17,6 +17,7 @@ import click
 from service_monitor.addresses import is_host, is_nowhere, split_port
 from service_monitor.credentials import check_text
 from service_monitor.errors import ConfigError
+from service_monitor.net.escapes import check_escapes
 from service_monitor.node.signals import PASSED_ON, STOPS
 from service_monitor.records import NAME
 from service_monitor.shown import hide, mask_url, quoted
@@ -113,6 +114,7 @@ def read_url(text: str) -> str:
         )
     user, _, password = (match["user"] or "").removesuffix("@").partition(":")
     hide(password, unquote(password), user=user)
+    check_escapes(match["user"] or "")
     check_text("what stands before the @", unquote(user + password))
     _, port = split_port(match["place"])
     scheme = match["scheme"].lower()

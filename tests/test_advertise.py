@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 
 import pytest
@@ -43,7 +44,12 @@ def test_loopback_is_no_address_for_others(url: str | None) -> None:
     assert advertised_host(None, url, lambda: "10.0.0.7") == "10.0.0.7"
 
 
-BRIDGES = Here(bridges={"172.18.0.1": "br-1"}, gateway="10.1.1.1")
+NETWORK = ipaddress.ip_network("172.18.0.0/16")
+BRIDGES = Here(
+    bridges={"172.18.0.1": "br-1", "fd01::1": "br-1"},
+    networks={NETWORK: "the bridge br-1"},
+    gateways=frozenset({"10.1.1.1", "fd02::1"}),
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,9 @@ BRIDGES = Here(bridges={"172.18.0.1": "br-1"}, gateway="10.1.1.1")
     [
         ("172.17.0.1", "Docker's bridge"),
         ("172.18.0.1", "the address of the bridge br-1"),
+        ("[::ffff:172.18.0.1]", "the address of the bridge br-1"),
+        ("[fd01:0:0::0:1]", "the address of the bridge br-1"),
+        ("[fd02::1]", "the gateway of this container"),
         ("10.1.1.1", "the gateway of this container"),
         ("host.docker.internal", "the machine around a container"),
         ("169.254.1.1", "link-local"),
@@ -87,6 +96,18 @@ def test_what_the_operator_says_counts_but_not_in_silence(
     (said,) = caplog.records
     assert said.levelno == logging.WARNING
     assert f"--host {host}" in said.message
+
+
+@pytest.mark.parametrize("url", ["http://172.18.0.5:9200", "http://127.0.0.1:9200"])
+def test_an_address_behind_a_bridge_is_told_with_a_warning(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On each machine the same container address: three nodes would be one host, and
+    nobody would know why. On one machine it is right."""
+    told = advertised_host(None, url, lambda: "172.18.0.5", BRIDGES)
+    assert told == "172.18.0.5"
+    (said,) = caplog.messages
+    assert "behind the bridge br-1 of this machine" in said
 
 
 def test_a_zone_is_never_published() -> None:

@@ -22,6 +22,7 @@ BAD_URLS += [
     "http://[::1",
     "http://h/" + "x" * 9999,
 ]
+BAD_URLS += ["http://u:s3%cret@h/", "http://u:s3%cret/x@h/"]
 BAD_URLS += ["http://u:s3cret@h:0", "http://u:s3/cret@h", "tcp://h"]
 BAD_DURATIONS = ["", "0", "-1", "nan", "inf", "1e309", "5x", "366d", "9" * 500]
 BAD_STORES = ["", " ", "h:2379", "redis://h", "etcd://", "etcd://h:0", "etcd://h:65536"]
@@ -34,6 +35,7 @@ BAD_STORES += [
 ]
 BAD_STORES += ["etcds://h?ca=/a&ca=/b", "etcds://h?ca=/nowhere", "etcd://u:s3/cret@h"]
 BAD_STORES += ["sqlite://x", "sqlite:///", "sqlite:///a%00b", "etcd://h\n", "etcd2://"]
+BAD_STORES += ["sqlite:///tmp/100%.db", "sqlite:///tmp/%ff.db", "etcd://u:s3%cret@h"]
 BAD_STORES += ["sqlite:///nowhere/x.db", "sqlite:///dev/null/x.db"]
 BAD_STORES += ["etcd2s://h?cert=/x", "etcd://u@h?password-file=/nowhere", "http://h:1"]
 BAD_STORES += [f"etcd://u:s3cret@h/{'x' * 2048}", f"sqlite:///{'x' * 2048}"]
@@ -64,6 +66,7 @@ def bad_input() -> Iterator[list[str]]:
         yield [*WATCH, "--fall", count]
         yield ["acquire-lease", "--label=es", "--slots", count]
         yield ["hosts", "--label=es", "--port", count]
+        yield [*WATCH, "--advertise-port", count]
         yield ["hosts", "--label=es", f"--wait={count}"]
         yield ["release-lease", "--label=es", "--token", count]
     yield ["hosts", "--label=es", "--port=65536"]

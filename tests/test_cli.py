@@ -14,7 +14,12 @@ import pytest
 from service_monitor import cli as cli_module
 from service_monitor.calls import Stop
 from service_monitor.errors import ConfigError, StoreUnavailable
-from service_monitor.records import Ticket, lease_prefix
+from service_monitor.records import (
+    Registration,
+    Ticket,
+    hosts_prefix,
+    lease_prefix,
+)
 from service_monitor.stores import Store
 from service_monitor.stores.sqlite import SqliteStore
 from tests.certificates import Certificates
@@ -88,6 +93,21 @@ def test_waiting_means_for_one_host(run: Run, store: Store) -> None:
     """The second node would wait for a third."""
     register(store, "n1", "10.0.0.1")
     assert run("hosts", "--label=es", "--wait").out == "10.0.0.1\n"
+
+
+def test_hosts_prints_the_ports_that_are_registered(run: Run, store: Store) -> None:
+    """Two nodes on one machine could not be told apart."""
+    for name, port in ("a", 9301), ("b", 9302), ("c", None):
+        value = Registration(name, "10.0.0.1", "up", "", "n", port=port).to_json()
+        store.create(hosts_prefix("es") + name, value, 60)
+    argv = ("hosts", "--label=es")
+    assert run(*argv).out == "10.0.0.1,10.0.0.1:9301,10.0.0.1:9302\n"
+    listed = ["10.0.0.1:9300", "10.0.0.1:9301", "10.0.0.1:9302"]
+    assert json.loads(run(*argv, "--port=9300", "--format=json").out) == listed
+    # One of them registered 9301 itself.
+    assert run(*argv, "--port=9301").out == "10.0.0.1:9301,10.0.0.1:9302\n"
+    assert run(*argv, "--wait=3", "--timeout=9s").code == 0
+    assert run(*argv, "--wait=3", "--port=9301", "--timeout=50ms").code == 1
 
 
 def test_waiting_for_hosts_has_an_end(run: Run, store: Store) -> None:
@@ -250,16 +270,18 @@ def test_watch_publishes_releases_and_deregisters(
     server = serve(answering(status("200 OK")))
     end = watching(
         *("--label=es", "--service-id=es-1", "--interval=200ms", "--host=10.0.0.1"),
-        *("--info=zone=a", '--info={"http_port": 9200}'),
+        *("--info=zone=a", '--info={"http_port": 9200}', "--advertise-port=9301"),
         f"--monitor-url={server.url.replace('//', '//user:s3cret@')}",
     )
     wait_until(lambda: keys(store) == ["es/hosts/es-1"])
     found = registration(store, "es/hosts/es-1")
     assert found is not None
     assert (found.host, found.info) == ("10.0.0.1", {"zone": "a", "http_port": 9200})
+    assert found.port == 9301
     code, out, err = end()
     assert (code, out) == (0, "")
     assert "watching es-1 at http://user:***@127.0.0.1" in err
+    assert "as host 10.0.0.1:9301\n" in err
     assert "s3cret" not in err
     assert "es-1 is up: 200 OK" in err
     assert keys(store) == []

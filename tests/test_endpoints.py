@@ -66,6 +66,7 @@ def test_reads_endpoints(url: str, found: list[str]) -> None:
         ("etcd://h/a/", Access("/a")),
         ("etcd://u:p@h", Access(user="u", password="p")),
         ("etcd://u:p:q%40%2F%23@h", Access(user="u", password="p:q@/#")),
+        ("etcd://u:p%25%C3%A9@h", Access(user="u", password="p%é")),
         ("etcd://u%3Av:p@h", Access(user="u:v", password="p")),
     ],
 )
@@ -159,6 +160,9 @@ def test_tls_files_come_from_the_url_or_from_where_etcdctl_has_them(
         ("etcd://h,,h", "names no host"),
         ("etcd://h1,", "names no host"),
         ("etcd://[::1", "names no host"),
+        ("etcd://u:s3%cret@h", "has a % that escapes nothing: write %25 for it"),
+        ("etcd://u:s3cret%@h", "has a % that escapes nothing"),
+        ("etcd://u:s3%ffcret@h", "escapes bytes that are not UTF-8"),
         ("etcd://h_!", "no valid host"),
         ("etcd://10.0.0.256", "no valid host"),
         ("etcd://h:0", "no valid port"),

@@ -9,7 +9,7 @@ import pytest
 
 from service_monitor.net import here
 from service_monitor.net.here import Here, look
-from service_monitor.net.meaning import elsewhere_another
+from service_monitor.net.meaning import behind, elsewhere_another
 
 ROUTES = "Iface\tDestination\tGateway\tFlags\n"
 TO_LAN = "{name}\t00000000\t010011AC\t0003\n"  # default via 172.17.0.1
@@ -39,7 +39,7 @@ def interface(root: Path, name: str, *entries: str, uevent: str = "") -> None:
 def bridged(
     root: Path, monkeypatch: pytest.MonkeyPatch, address: str = "172.18.0.1"
 ) -> Here:
-    monkeypatch.setattr(here, "_addresses", lambda: [("br0", address)])
+    monkeypatch.setattr(here, "_addresses", lambda: [("br0", address, 16)])
     return look(root)
 
 
@@ -52,6 +52,26 @@ def test_the_bridge_of_containers_is_another_one_on_each_machine(
     found = bridged(root, monkeypatch)
     assert elsewhere_another("172.18.0.1", found) == "the address of the bridge br0"
     assert elsewhere_another("172.18.0.2", found) is None
+
+
+def test_what_is_behind_a_bridge_is_known(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's address, the same on each machine, would be told in silence."""
+    interface(root, "br0", "bridge")
+    found = bridged(root, monkeypatch)
+    assert behind("172.18.255.9", found) == "the bridge br0"
+    assert behind("172.19.0.9", found) is None
+    assert behind("es-1", found) is None
+    assert behind("172.17.0.2", found) is None
+
+
+def test_a_container_on_the_engines_own_bridge_is_behind_it(root: Path) -> None:
+    """The README's `docker run` on three machines would publish 172.17.0.2 thrice."""
+    (root / ".dockerenv").touch()
+    assert behind("172.17.0.2", look(root)) == "Docker's bridge"
+    assert behind("10.88.0.2", look(root)) == "Podman's bridge"
+    assert behind("172.18.0.2", look(root)) is None  # maybe an overlay
 
 
 def test_an_empty_bridge_is_one_of_containers_too(
@@ -106,9 +126,20 @@ def test_in_a_container_the_gateway_is_the_machine_around_it(
     route = "eth0\t00000000\t0100000A\t0003\n"  # default via 10.0.0.1
     (root / "proc/net/route").write_text(ROUTES + route)
     assert elsewhere_another("10.0.0.1", look(root)) is None
+    gateway = "fd02000000000000000000000000000a"
+    rest = "00000400 00000001 00000000 00000003 eth0"
+    zero = "0" * 32
+    lines = [
+        f"{zero} 00 {zero} 00 {gateway} {rest}",
+        f"{zero} 00 {zero} 00 {zero} {rest}",
+    ]
+    (root / "proc/net/ipv6_route").write_text("\n".join(lines))
+    assert elsewhere_another("fd02::a", look(root)) is None
     (root / mark).touch()
-    found = elsewhere_another("10.0.0.1", look(root))
-    assert found == "the gateway of this container"
+    for address in "10.0.0.1", "fd02::a":
+        found = elsewhere_another(address, look(root))
+        assert found == "the gateway of this container"
+    assert elsewhere_another("10.0.0.2", look(root)) is None
 
 
 HOSTS = """

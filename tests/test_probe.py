@@ -13,6 +13,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import responses
@@ -464,6 +465,57 @@ def test_credentials_of_the_url_are_sent_decoded(serve: Serve) -> None:
     assert kind == "Basic"
     assert base64.b64decode(token).decode() == "us:er:p@ss€"
     assert b"p%40" not in requests[0]
+
+
+def test_an_at_sign_after_the_host_is_no_password(serve: Serve) -> None:
+    """The probe would ask another host, or send half of its query as a password."""
+    requests: list[bytes] = []
+    server = serve(answering(OK, requests))
+    assert ask(f"{server.url}x@y?mail=a:b@c").ok
+    assert requests[0].startswith(b"GET /x@y?mail=a:b@c HTTP/1.1\r\n")
+    assert b"Authorization" not in requests[0]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "tcp"])
+def test_the_zone_of_an_address_is_ours_alone(
+    serve: Serve,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+) -> None:
+    """A service that listens on a link-local address would never be up."""
+    requests: list[bytes] = []
+    tls = certificates.server_context() if scheme == "https" else None
+    server = serve(hanging if scheme == "tcp" else answering(OK, requests), tls=tls)
+    asked: list[object] = []
+    resolve = socket.getaddrinfo
+
+    def here(host: object, port: int, *args: Any, **settings: Any) -> Any:
+        asked.append(host)
+        return resolve("127.0.0.1", port, *args, **settings)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    url = f"{scheme}://[fe80::1%25eth0]:{server.port}"
+    assert ask(url, insecure=True).ok
+    assert asked[0] == "fe80::1%eth0"
+    if scheme != "tcp":
+        assert headers_of(requests[0])["Host"] == f"[fe80::1]:{server.port}"
+
+
+def test_a_zone_does_not_change_the_host_that_was_given(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--header='Host: ...' would be overridden."""
+    requests: list[bytes] = []
+    server = serve(answering(OK, requests))
+    resolve: Any = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda _, *a, **s: resolve("127.0.0.1", *a, **s)
+    )
+    url = f"http://[fe80::1%25eth0]:{server.port}"
+    assert ask(url, headers={"host": "es.example"}).ok
+    assert requests[0].lower().count(b"\r\nhost: ") == 1
+    assert b"es.example" in requests[0]
 
 
 def test_a_user_may_have_no_password(serve: Serve) -> None:

@@ -48,6 +48,32 @@ def test_a_ticket_with_an_impossible_field_is_none(change: dict[str, Any]) -> No
     assert Ticket.from_json(json.dumps(TICKET | change)) is None
 
 
+REGISTRATION = {
+    "service_id": "a",
+    "host": "h",
+    "state": "up",
+    "reason": "200 OK",
+    "nonce": "n",
+    "info": {},
+    "since": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"port": 1}, {"port": 65535}])
+def test_a_registration_may_have_a_port(more: dict[str, Any]) -> None:
+    """Nodes of the release before would vanish from `hosts`, or those after it."""
+    found = Registration.from_json(json.dumps(REGISTRATION | more))
+    assert found is not None
+    assert found.port == more.get("port")
+    assert json.loads(found.to_json()) == REGISTRATION | more
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1, "9200", True, 1.5, [1]])
+def test_a_registration_with_an_impossible_port_is_none(port: Any) -> None:
+    """`hosts` would print what nobody can connect to, or end in a traceback."""
+    assert Registration.from_json(json.dumps(REGISTRATION | {"port": port})) is None
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", "{}", "[" * 200_000])
 def test_what_is_no_record_is_none(text: str) -> None:
     """A key written by hand would stop every node's command with a traceback."""

@@ -230,6 +230,50 @@ def test_hosts_are_those_up_each_once_in_natural_order() -> None:
     assert up_hosts(records) == ["10.0.0.2", "10.0.0.10", "es-2", "es-10"]
 
 
+def placed(host: str, port: int | None, state: str = "up") -> Record:
+    value = Registration("x", host, state, "", "n", port=port).to_json()  # type: ignore[arg-type]
+    return Record("k", value, 1, 1)
+
+
+def test_two_nodes_of_one_host_are_two() -> None:
+    """`hosts` would print the host once, and the second node be told of nobody else."""
+    records = [
+        placed("10.0.0.1", 9310),
+        placed("10.0.0.1", 9301),
+        placed("10.0.0.1", 9301),
+        placed("10.0.0.1", 9302, "down"),
+        placed("10.0.0.1", None),
+        placed("2001:db8::1", 9301),
+    ]
+    assert up_hosts(records) == [
+        "10.0.0.1",
+        "10.0.0.1:9301",
+        "10.0.0.1:9310",
+        "[2001:db8::1]:9301",
+    ]
+    assert up_hosts(records, 9301) == [
+        "10.0.0.1:9301",
+        "10.0.0.1:9310",
+        "[2001:db8::1]:9301",
+    ]
+
+
+def test_waiting_counts_nodes_of_one_host(store: SqliteStore) -> None:
+    """`hosts --wait=2` would never end on a machine with two nodes."""
+    store.create("es/hosts/a", placed("h", 9301).value, 30)
+    store.create("es/hosts/b", placed("h", 9302).value, 30)
+    assert wait_for_hosts(store, "es", 2, HANG, Stop()) == ["h:9301", "h:9302"]
+
+
+def test_the_port_is_published(store: SqliteStore) -> None:
+    """--advertise-port would change nothing."""
+    service = Service("es", "a", "h", port=9301)
+    mine = Publisher(store, service, lambda: True)
+    assert mine.reconcile(UP)
+    assert said(store)["port"] == 9301
+    mine.withdraw()
+
+
 BAD_HOSTS = ["a,b", "a b", "a\nb", "a\n", "", "-x", "--config=/etc/passwd", "\x1b[2J"]
 BAD_HOSTS += ["es-1:9200", "[::1]", "é", "a\x00b", "a/b", "$(reboot)", "0.0.0.0"]
 

@@ -22,7 +22,7 @@ import pytest
 from service_monitor.calls import Stop
 from service_monitor.child import Child
 from service_monitor.lease import HOLDER_TTL
-from service_monitor.records import lease_prefix
+from service_monitor.records import Registration, hosts_prefix, lease_prefix
 from service_monitor.stores import Store
 from service_monitor.stores.sqlite import SqliteStore
 from service_monitor.timing import now
@@ -36,6 +36,7 @@ from tests.commands import (
     is_up,
     keys,
     register,
+    registration,
     started,
     wait_until,
 )
@@ -108,6 +109,21 @@ def test_the_next_is_told_whom_to_join(store: Store, sound: Service) -> None:
         outcome = finish(running)
     assert outcome.code == 0
     assert "\n0 10.0.0.9\n" in outcome.err
+
+
+def test_a_registered_port_is_told(store: Store, sound: Service) -> None:
+    """A node would join the other one of its own host at the wrong port."""
+    value = Registration("es-0", "10.0.0.1", "up", "", "n", port=9301).to_json()
+    store.create(hosts_prefix("es") + "es-0", value, 60)
+    port = "--advertise-port=9302"
+    with sound(SHOW + "exec sleep 60", port) as running:
+        wait_until(lambda: is_up(store, UP))
+        found = registration(store, UP)
+        running.terminate()
+        outcome = finish(running)
+    assert "\n0 10.0.0.1:9301\n" in outcome.err
+    assert found is not None
+    assert (found.host, found.port) == ("10.0.0.1", 9302)
 
 
 def test_it_waits_for_its_turn(run: Run, store: Store, sound: Service) -> None:

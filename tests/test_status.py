@@ -47,6 +47,7 @@ def test_services_with_what_they_publish(store: Store) -> None:
             "label": "es",
             "service_id": "es-1",
             "host": "10.0.0.1",
+            "port": None,
             "state": "up",
             "since": "2026-01-02T03:04:05Z",
             "reason": "200 OK",
@@ -169,6 +170,14 @@ def test_all_of_it_is_json(store: Store) -> None:
     queue(store, "es", "es-1", "held")
     found = gather(store, None)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_port_is_shown(store: Store) -> None:
+    """Nobody could tell the nodes of one host apart."""
+    register(store, "es", "es-1", port=9301)
+    found = gather(store, "es")
+    assert found["services"][0]["port"] == 9301
+    assert "  10.0.0.1:9301  up" in render(found)
 
 
 def test_a_host_that_is_none_is_not_shown(

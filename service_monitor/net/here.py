@@ -5,10 +5,11 @@ All of it is read from the kernel and from files. No other machine is asked.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,9 @@ _ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL: the same but on a point-to-po
 _TUNNEL = re.compile(r"^DEVTYPE=(vxlan|geneve|vlan|bond|wlan|bridge)$", re.MULTILINE)
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 @dataclass(frozen=True)
 class Here:
     """What there was when somebody looked."""
@@ -27,12 +31,21 @@ class Here:
     bridges: Mapping[str, str] = field(default_factory=dict)
     """Addresses of bridges that lead to containers and virtual machines alone, and the
     names of these bridges."""
+    networks: Mapping[Network, str] = field(default_factory=dict)
+    """The networks of these bridges."""
     addresses: frozenset[str] = frozenset()
     """All other addresses of this machine."""
-    gateway: str | None = None
-    """The default gateway, inside a container: as a rule the machine it runs on."""
+    gateways: frozenset[str] = frozenset()
+    """The default gateways, inside a container: as a rule the machine it runs on."""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What /etc/hosts says, but for this machine's own name."""
+
+
+_ENGINES_OWN: dict[Network, str] = {
+    ipaddress.ip_network("172.17.0.0/16"): "Docker's bridge",
+    ipaddress.ip_network("10.88.0.0/16"): "Podman's bridge",
+}
+"""The networks of containers that were given none: each machine has the same."""
 
 
 def look(root: Path = Path("/")) -> Here:
@@ -40,10 +53,12 @@ def look(root: Path = Path("/")) -> Here:
     inner = set(_inner_bridges(root))
     # Without /sys nothing would tell a bridge from a card.
     found = list(_addresses()) if (root / "sys/class/net").is_dir() else []
+    contained = _has_any(root, _CONTAINED)
     return Here(
-        bridges={address: name for name, address in found if name in inner},
-        addresses=frozenset(address for name, address in found if name not in inner),
-        gateway=default_gateway(root) if _has_any(root, _CONTAINED) else None,
+        bridges={address: name for name, address, _ in found if name in inner},
+        networks=dict(_networks(found, inner)) | (_ENGINES_OWN if contained else {}),
+        addresses=frozenset(address for name, address, _ in found if name not in inner),
+        gateways=frozenset(_gateways(root)) if contained else frozenset(),
         names=_hosts_file(root, socket.gethostname()),
     )
 
@@ -63,6 +78,28 @@ def default_gateway(root: Path = Path("/")) -> str | None:
         if destination == 0 and gateway != 0:
             return socket.inet_ntoa(struct.pack("=I", gateway))
     return None
+
+
+def _gateways(root: Path) -> Iterator[str]:
+    if four := default_gateway(root):
+        yield four
+    try:
+        lines = (root / "proc/net/ipv6_route").read_text().splitlines()
+    except OSError:  # a kernel without IPv6
+        return
+    for line in lines:
+        target, length, _, _, gateway, *_ = line.split()
+        if int(target + length, 16) == 0 and int(gateway, 16) != 0:
+            yield str(ipaddress.IPv6Address(bytes.fromhex(gateway)))
+
+
+def _networks(
+    found: Iterable[tuple[str, str, int]], inner: set[str]
+) -> Iterator[tuple[Network, str]]:
+    for name, address, length in found:
+        if name in inner:
+            network = ipaddress.ip_network(f"{address}/{length}", strict=False)
+            yield network, f"the bridge {name}"
 
 
 def _routes(root: Path) -> Iterator[tuple[str, int, int]]:
@@ -99,8 +136,11 @@ def _leads_out(port: Path) -> bool:
         return False
 
 
-def _addresses() -> Iterator[tuple[str, str]]:
-    """Give interface and address of all there are, IPv6 ones without zone."""
+def _addresses() -> Iterator[tuple[str, str, int]]:
+    """Give interface, address and length of the prefix of all there are.
+
+    IPv6 ones without zone.
+    """
     names = dict(socket.if_nameindex())
     header = struct.pack("=IHHIIBxxxI", 24, _GET_ADDRESSES, _REQUEST_DUMP, 1, 0, 0, 0)
     try:
@@ -125,17 +165,17 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[(length + 3) & ~3 :]
 
 
-def _address(body: bytes, names: Mapping[int, str]) -> Iterator[tuple[str, str]]:
-    family, index = struct.unpack_from("=BxxxI", body)
+def _address(body: bytes, names: Mapping[int, str]) -> Iterator[tuple[str, str, int]]:
+    family, length, index = struct.unpack_from("=BBxxI", body)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return
     found, rest = {}, body[8:]
     while len(rest) >= 4:
-        length, kind = struct.unpack_from("=HH", rest)
-        found[kind] = rest[4:length]
-        rest = rest[(length + 3) & ~3 :]
+        size, kind = struct.unpack_from("=HH", rest)
+        found[kind] = rest[4:size]
+        rest = rest[(size + 3) & ~3 :]
     if value := found.get(_LOCAL) or found.get(_ADDRESS):
-        yield names.get(index, ""), socket.inet_ntop(family, value)
+        yield names.get(index, ""), socket.inet_ntop(family, value), length
 
 
 def _hosts_file(root: Path, own: str) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from service_monitor.addresses import is_only_here
+import ipaddress
+from contextlib import suppress
+
+from service_monitor.addresses import canonical, is_only_here
 from service_monitor.net.here import Here
 
 _ENGINES = {"172.17.0.1": "Docker's bridge", "10.88.0.1": "Podman's bridge"}
@@ -16,7 +19,8 @@ def elsewhere_another(host: str, here: Here) -> str | None:
     """
     if why := is_only_here(host):
         return why
-    if host == here.gateway:
+    host = canonical(host)
+    if host in here.gateways:
         return "the gateway of this container"
     if bridge := here.bridges.get(host):
         return f"the address of the bridge {bridge}"
@@ -26,4 +30,17 @@ def elsewhere_another(host: str, here: Here) -> str | None:
     reasons = [elsewhere_another(address, here) for address in listed]
     if reasons and all(reasons):
         return f"{reasons[0]}, says /etc/hosts"
+    return None
+
+
+def behind(host: str, here: Here) -> str | None:
+    """Say behind which bridge of this machine an address is, None if behind none.
+
+    Good on this machine; others do not reach it, and may have one of the same name.
+    """
+    with suppress(ValueError):  # a name
+        address = ipaddress.ip_address(canonical(host))
+        for network, bridge in here.networks.items():
+            if address in network:
+                return bridge
     return None

@@ -27,7 +27,7 @@ def seen_host(
     if given:
         return given, True
     try:
-        address = local_address()
+        address = local_address().partition("%")[0]  # a zone is this machine's own
     except (StoreUnavailable, LocalLack):
         return socket.gethostname(), False
     contained = any((root / mark).exists() for mark in _MARKS)

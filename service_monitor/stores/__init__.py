@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
-from urllib.parse import unquote
 
 from service_monitor.calls import Stop
 from service_monitor.errors import ConfigError
+from service_monitor.net.escapes import unescape
 from service_monitor.records import Record, Snapshot
 from service_monitor.shown import mask_url, quoted
 from service_monitor.stores.endpoints import default_url, parse_endpoints
@@ -150,7 +150,10 @@ def prepare_store(
 
 def _path(url: str) -> str:
     match = re.fullmatch("sqlite://(/[^?#]+)", url, re.IGNORECASE)
-    path = unquote(match[1]) if match else ""
+    try:
+        path = unescape(match[1]) if match else ""
+    except ValueError as error:
+        raise ConfigError(f"store {quoted(mask_url(url))} {error}") from None
     if not path.isprintable() or path.endswith("/") or not match:
         raise ConfigError(
             f"store {quoted(mask_url(url))}: write sqlite:///DIRECTORY/FILE.db, there "

@@ -78,8 +78,8 @@ def parse_endpoints(
     if match is None or not (url.isascii() and url.isprintable()) or " " in url:
         raise wrong(
             "does not read as etcd://[USER:PASSWORD@]HOST:PORT[,HOST:PORT][/PREFIX]; "
-            "in a password / is %2F, @ %40, # %23, ? %3F, and a prefix holds letters, "
-            "digits, '.', '_' and '-'"
+            "in a password % is %25, / %2F, @ %40, # %23, ? %3F, and a prefix holds "
+            "letters, digits, '.', '_' and '-'"
         )
     secure = match["scheme"].lower().endswith("s")
     try:

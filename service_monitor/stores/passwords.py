@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import unquote
 
 from service_monitor.credentials import check_text
 from service_monitor.errors import describe
 from service_monitor.lacks import lack_in
+from service_monitor.net.escapes import unescape
 from service_monitor.shown import hide, quoted
 
 _LONGEST = 4096
@@ -24,7 +24,7 @@ def read_credentials(
     text = environ.get("ETCDCTL_USER", "") if given is None else given
     user, _, password = text.partition(":")
     if given is not None:
-        user, password = unquote(user), unquote(password)
+        user, password = unescape(user), unescape(password)
     where = "ETCDCTL_USER" if given is None else "what stands before the @"
     hide(password, user=user)
     for part in user, password:

@@ -1,0 +1,27 @@
+"""Percent-escapes in the parts of a URL that are decoded: user, password, path."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+_NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def check_escapes(text: str) -> None:
+    """Refuse a % that begins no escape: the next one that looks like one would not be
+    taken as it stands.
+
+    Raises ValueError, which quotes nothing: it may be a piece of a password.
+    """
+    if _NO_ESCAPE.search(text):
+        raise ValueError("has a % that escapes nothing: write %25 for it")
+
+
+def unescape(text: str) -> str:
+    """Decode it. Raises ValueError as `check_escapes` does, and if it is not UTF-8."""
+    check_escapes(text)
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("escapes bytes that are not UTF-8") from None
