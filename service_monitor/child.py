@@ -3,7 +3,6 @@ watched, and stopped with all that it started."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from service_monitor.calls import Stop
 from service_monitor.errors import CannotStart
+from service_monitor.node.executable import MISSING, REFUSED, find
 from service_monitor.node.signals import for_command
 from service_monitor.timing import format_duration, now
 
@@ -49,8 +49,8 @@ class Child:
         self._collected = False
         try:
             # Whatever our parent, Python or we ourselves have set is not for it.
-            self._pid = os.posix_spawnp(
-                argv[0],
+            self._pid = os.posix_spawn(
+                find(argv[0]),
                 argv,
                 environ,
                 setpgroup=0,
@@ -58,14 +58,15 @@ class Child:
                 setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
         except OSError as error:
-            raise CannotStart(argv[0], error) from error
+            find(argv[0])  # it may have changed just now
+            code = MISSING if isinstance(error, FileNotFoundError) else REFUSED
+            raise CannotStart(argv[0], str(error.strerror), code) from error
         try:
             threading.Thread(target=self._watch, daemon=True).start()
         except RuntimeError as error:  # at the limit of processes
             self.kill()
             os.waitpid(self._pid, 0)
-            failure = OSError(errno.EAGAIN, str(error))
-            raise CannotStart(argv[0], failure) from error
+            raise CannotStart(argv[0], str(error), REFUSED) from error
 
     @property
     def code(self) -> int | None:
