@@ -11,15 +11,12 @@ TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
     from service_monitor.calls import Stop
 
-BROKEN = 70
-"""Exit code for a fault of ours; sysexits.h EX_SOFTWARE."""
-
 
 def main() -> None:
     """Run the command line and exit.
 
-    It runs in a thread of its own. The main thread takes the signals and collects
-    orphans: both go on whatever the command is busy with.
+    It runs in a thread of its own, and another takes the signals. The main thread only
+    collects orphans, which goes on whatever the command is busy with.
     """
     heeded = signals.block()
     import threading
@@ -28,13 +25,13 @@ def main() -> None:
     from service_monitor.node.reaper import collect_orphans
 
     stop = Stop()
-    collect_orphans()
+    threading.Thread(target=signals.obey, args=(stop, heeded), daemon=True).start()
     threading.Thread(target=_command, args=(stop,), daemon=True).start()
-    signals.obey(stop, heeded)
+    collect_orphans()
 
 
 def _command(stop: Stop) -> None:
-    code = BROKEN
+    code = 1  # Python's own for a fault of ours
     try:
         code = _run(stop)
     except BaseException:
