@@ -210,7 +210,7 @@ class Node:
             *cluster.command("run", "--service-id", self.name, "--host", self.host),
             *("--monitor-url", f"http://{self.address}/"),
             *("--slots", str(cluster.slots), *cluster.acquire_options),
-            *(*cluster.watch_options, "--", "sh", "-c", SERVICE, "sh"),
+            *(*cluster.watch_options, "--", *GUARD, "sh", "-c", SERVICE, "sh"),
             *self.service_command(),
         ]
 

@@ -206,7 +206,8 @@ def _say(message: str) -> None:
 
 def main() -> int:
     """Make all images; return 0, or 1 after saying what failed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up, as on Ctrl-C
+    for number in signal.SIGTERM, signal.SIGINT:  # by `... &` that is ignored
+        signal.signal(number, signal.default_int_handler)  # clean up, as on Ctrl-C
     try:
         _run("docker", "version")  # without an engine, say so and do nothing
         for tag in (ensure(PYTHON_IMAGE), ensure(ETCD_IMAGE), build_project()):

@@ -326,8 +326,10 @@ def command(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; everything it started ends with it, also by a signal."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by `... &`
     try:
         code: int = command.main(argv, prog_name="simulate", standalone_mode=False)
     except click.ClickException as error:

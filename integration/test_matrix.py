@@ -706,7 +706,13 @@ def stopped_inside(
 
 
 @pytest.mark.promise(9)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+        *(signal.SIGUSR1, signal.SIGWINCH),
+    ],
+)
 def test_pid_1_is_stopped_at_any_moment(
     root: None,
     run: Commands,
@@ -744,3 +750,34 @@ def test_pid_1_is_stopped_at_any_moment(
         wait_for("its end", lambda: states(run_free) == granted, patience)
         wait_for("their end", lambda: states(run) == {"es-0": "held"}, patience)
         wait_for("the watch's end", lambda: not states(run, "hosts"), patience)
+
+
+def test_pid_1_collects_orphans_at_all_times(
+    root: None, run: Commands, serve: Serve
+) -> None:
+    """What health checks and `docker exec` leave would fill the process table."""
+    held(run, "es-0")
+    with by_way_of(run, *PID_1) as inside:
+        url = f"--monitor-url={serve(GOOD).url}"
+        commands = [
+            node(inside, "acquire-lease", "es-1"),
+            node(inside, "watch", "es-2", url),
+            node(inside, "run", "es-3", url, "--", "sleep", "60"),
+            inside("hosts", "--wait=9"),
+        ]
+        for command in commands:
+            leave_orphans(command)
+            assert command.code is None, command
+
+
+def leave_orphans(command: Command) -> None:
+    """Leave PID 1 below a command some orphans, and wait until it has none left."""
+    parent = psutil.Process(command.pid)
+    wait_for("PID 1", parent.children, SOON)
+    (first,) = parent.children()
+    wait_for("its start", lambda: hears(first.pid), SOON)
+    enter = ("nsenter", f"--target={first.pid}", "--pid", "--mount", "sh", "-c")
+    for _ in range(5):
+        subprocess.run([*enter, "(sleep 0.5 &)"], check=True)
+    wait_for("the orphans", first.children, SOON)
+    wait_for("their end", lambda: not first.children(), SOON)

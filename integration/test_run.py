@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from integration.cluster import Cluster
@@ -93,6 +94,8 @@ def test_a_node_that_dies_while_it_boots(make_cluster: MakeCluster) -> None:
     dead, _ = queue_of(cluster, 2)
     cluster.wait_for("its start", lambda: dead.name in cluster.order("started"), HANG)
     began = time.monotonic()
+    (service,) = psutil.Process(dead.processes["service"].pid).children()
     dead.send("service", signal.SIGKILL)
+    assert psutil.wait_procs([service], HANG)[1] == []  # the machine died, not a part
     cluster.wait_for("the next", lambda: len(cluster.order("granted")) == 2, HANG)
     assert cluster.events("granted")[1].at - began < HOLDER_TTL + SLACK

@@ -356,9 +356,13 @@ def test_restart_of_the_store_changes_nothing(
 # --- the simulator itself ------------------------------------------------------------
 
 
-def simulate(*options: str) -> subprocess.Popen[str]:
+BACKGROUND = ("sh", "-c", 'trap "" INT QUIT; exec "$@"', "sh")
+"""Starts it as a shell does with `... &`."""
+
+
+def simulate(*options: str, by: Sequence[str] = ()) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "integration.simulate", *options],
+        [*by, sys.executable, "-m", "integration.simulate", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -422,19 +426,21 @@ def test_bad_input_is_one_line(options: tuple[str, ...]) -> None:
     assert len(log.splitlines()) == 1
 
 
+@pytest.mark.parametrize("by", [(), BACKGROUND], ids=["foreground", "background"])
 @pytest.mark.parametrize(
     ("number", "code"),
     [
         (signal.SIGINT, 130),
+        (signal.SIGQUIT, 131),
         (signal.SIGTERM, 143),
         (signal.SIGKILL, -signal.SIGKILL),
     ],
 )
 def test_simulation_leaves_nothing_behind(
-    etcd: Etcd, number: signal.Signals, code: int
+    etcd: Etcd, number: signal.Signals, code: int, by: Sequence[str]
 ) -> None:
     """Else every interrupted simulation would leave services and watches running."""
-    with simulate("--nodes", "3", "--store", etcd.url) as run:
+    with simulate("--nodes", "3", "--store", etcd.url, by=by) as run:
         assert run.stderr
         line = next(line for line in run.stderr if "has the lease" in line)
         children = children_of(run.pid)

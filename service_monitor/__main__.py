@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command line and exit.
 
-    It runs in a thread of its own. The main thread takes the signals and collects
-    orphans: both go on whatever the command is busy with.
+    It runs in a thread of its own, and another takes the signals. The main thread only
+    collects orphans, which goes on whatever the command is busy with.
     """
     heeded = signals.block()
     import threading
     import warnings
+    from functools import partial
 
     from service_monitor.calls import Stop
     from service_monitor.crash import mask_crashes
@@ -36,16 +37,17 @@ def main() -> None:
     if not sys.warnoptions:  # a library's are no lines of our log
         warnings.simplefilter("ignore")
     stop = Stop()
-    collect_orphans()
+    obey = partial(signals.obey, stop, heeded)
     try:
-        threading.Thread(target=_command, args=(stop,), daemon=True).start()
+        for part in obey, partial(_command, stop):
+            threading.Thread(target=part, daemon=True).start()
     except RuntimeError:  # nothing works without
         from service_monitor.lacks import no_thread
 
         lack = no_thread()
         print(f"service-monitor: {lack}", file=sys.stderr, flush=True)
         os._exit(lack.exit_code)
-    signals.obey(stop, heeded)
+    collect_orphans()
 
 
 def _command(stop: Stop) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from service_monitor.calls import Stop
 from service_monitor.errors import CannotStart
 from service_monitor.lacks import lack_in, no_thread
+from service_monitor.node.executable import MISSING, REFUSED, find
 from service_monitor.node.signals import for_command
 from service_monitor.timing import format_duration, now
 
@@ -49,8 +50,8 @@ class Child:
         self._collected = False
         try:
             # Whatever our parent, Python or we ourselves have set is not for it.
-            self._pid = os.posix_spawnp(
-                argv[0],
+            self._pid = os.posix_spawn(
+                find(argv[0]),
                 argv,
                 environ,
                 setpgroup=0,
@@ -58,7 +59,11 @@ class Child:
                 setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
         except OSError as error:
-            raise lack_in(error) or CannotStart(argv[0], error) from error
+            if lack := lack_in(error):
+                raise lack from error
+            find(argv[0])  # it may have changed just now
+            code = MISSING if isinstance(error, FileNotFoundError) else REFUSED
+            raise CannotStart(argv[0], str(error.strerror), code) from error
         try:
             threading.Thread(target=self._watch, daemon=True).start()
         except RuntimeError as error:  # at the limit of processes

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,7 +32,7 @@ from service_monitor.lacks import lack_in
 from service_monitor.manual import REFUSED, STORE_FAILED, Command
 from service_monitor.notify import Notifier
 from service_monitor.options import option
-from service_monitor.shown import forget_hidden, mask_url, printable, quoted
+from service_monitor.shown import forget_hidden, mask_url, printable
 from service_monitor.stores import Store, open_store, prepare_store
 from service_monitor.timing import format_duration
 
@@ -112,7 +111,7 @@ def watch(stop: Stop, /, **given: Any) -> None:
         1: "not acquired within --acquire-timeout; taken over by another one of this "
         "service id; or the lease was lost",
         126: "COMMAND cannot be executed",
-        127: "COMMAND went away while this waited",
+        127: "COMMAND is not there, or what it needs to run is not",
     }
     | REFUSED,
 )
@@ -173,13 +172,13 @@ def run(stop: Stop, /, **given: Any) -> int:
     Example:
       service-monitor run --label=es --monitor-url=http://127.0.0.1:9200 -- es
     """
+    from service_monitor.node.executable import find
     from service_monitor.runner import Plan, Runner
 
     command, notifier = given["command"], _notifier(given)
     stop.also = given["stop_signal"]
     on_lost: str | None = given["on_lease_lost"]
-    if shutil.which(command[0]) is None:
-        raise ConfigError(f"COMMAND {quoted(command[0])}: there is no such program")
+    find(command[0])
     new_watcher = _watching(given, stop, notifier)
     request_of = _request(given, stays=True)
     with _store(given, stop) as store:

@@ -89,9 +89,10 @@ class LeaseLost(ServiceMonitorError):
 class CannotStart(ServiceMonitorError):
     """The command cannot be executed; 126 and 127 are the shell's codes for it."""
 
-    def __init__(self, name: str, error: OSError) -> None:
-        super().__init__(f"cannot start {name!r}: {error.strerror}")
-        self.exit_code = 127 if isinstance(error, FileNotFoundError) else 126
+    def __init__(self, name: str, why: str, code: int) -> None:
+        super().__init__(f"cannot start {name!r}: {why}")
+        self.why = why
+        self.exit_code = code
 
 
 class WaitTimeout(ServiceMonitorError):

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from service_monitor.cli import cli
 from service_monitor.records import Registration, hosts_prefix
@@ -48,8 +50,17 @@ def started(
     try:
         yield running
     finally:
+        for process in _below(running.pid) if running.poll() is None else []:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         running.kill()
         running.communicate()
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def finish(running: subprocess.Popen[str]) -> Outcome:

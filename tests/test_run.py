@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from subprocess import Popen
@@ -669,36 +669,72 @@ def test_without_a_store_whom_to_join_is_not_known(
     assert "whom to join is not known, starting anyway" in outcome.err
 
 
+def test_a_missing_command_is_a_usage_error(run: Run, booting: Service) -> None:
+    """It would be taken for a COMMAND that cannot be executed."""
+    outcome = run(*booting.argv(), "--")
+    assert outcome.code == 2
+    assert error_of(outcome) == "COMMAND... is missing: write it after --"
+
+
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("command", "code", "message"),
     [
-        ([], "COMMAND... is missing: write it after --"),
-        (["/nowhere/x"], "COMMAND '/nowhere/x': there is no such program"),
-        (["/etc/passwd"], "COMMAND '/etc/passwd': there is no such program"),
+        ("/nowhere/x", 127, "'/nowhere/x': there is no such file"),
+        ("no-such-program", 127, "'no-such-program': there is no such program in PATH"),
+        ("", 127, "'': the name is empty"),
+        ("/etc/passwd", 126, "'/etc/passwd': it is not executable for this user"),
+        ("/etc", 126, "'/etc': it is a directory"),
+        ("BROKEN", 127, "its first line ends in CR, so it asks for '/bin/sh\\r'"),
     ],
 )
 def test_what_cannot_be_started_is_refused_before_it_queues(
-    run: Run, store: Store, booting: Service, command: list[str], message: str
+    run: Run, tmp_path: Path, booting: Service, command: str, code: int, message: str
 ) -> None:
     """A node would wait for its turn, and then fail."""
-    outcome = run(*booting.argv(), "--", *command)
-    assert outcome.code == 2
-    assert error_of(outcome) == message
-    assert keys(store) == []
+    if command == "BROKEN":
+        broken = tmp_path / "broken"
+        broken.write_bytes(b"#!/bin/sh\r\nexit 0\r\n")
+        broken.chmod(0o755)
+        command = str(broken)
+    # Nor is the store asked: it is not there.
+    outcome = run(*booting.argv("--store=etcd://127.0.0.1:1"), "--", command)
+    assert outcome.code == code
+    error = error_of(outcome)
+    assert error.startswith("cannot start '")
+    assert message in error
 
 
-def test_what_the_kernel_refuses_frees_the_lease(
-    tmp_path: Path, store: Store, booting: Service
+@pytest.mark.parametrize(
+    ("change", "code", "why"),
+    [
+        (Path.unlink, 127, "there is no such file"),
+        (lambda path: path.chmod(0o644), 126, "it is not executable for this user"),
+        (lambda path: path.write_text("#!/nowhere/sh\n"), 127, "its first line asks"),
+        (lambda path: path.write_bytes(b"\0\1\2"), 126, "it is neither a program nor"),
+    ],
+)
+def test_what_cannot_be_started_any_more_frees_the_lease(
+    run: Run,
+    tmp_path: Path,
+    store: Store,
+    booting: Service,
+    change: Callable[[Path], object],
+    code: int,
+    why: str,
 ) -> None:
-    """A start that failed would hold up the next node."""
-    broken = tmp_path / "broken"
-    broken.write_text("#!/nowhere/interpreter\n")
-    broken.chmod(0o755)
+    """An update while it queued would hold up the next node, or look like a crash."""
+    assert acquire(run, "es-0").code == 0
+    command = tmp_path / "command"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
     env = environment(booting.path)
-    with started([*booting.argv(), "--", str(broken)], env) as running:
+    with started([*booting.argv(), "--", str(command)], env) as running:
+        wait_until(lambda: HELD in keys(store))
+        change(command)
+        assert run("release-lease", "--label=es", "--service-id=es-0").code == 0
         outcome = finish(running)
-    assert outcome.code == 127
-    assert f"cannot start '{broken}': No such file or directory" in outcome.err
+    assert outcome.code == code
+    assert f"cannot start '{command}': {why}" in outcome.err
     assert keys(store) == []
 
 

@@ -7,6 +7,7 @@ The exit code is 0 if all went well, 1 after a violation or an error, 2 on misus
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import uuid
@@ -342,6 +343,7 @@ def command(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by `... &`
     try:
         code: int = command.main(argv, prog_name="history", standalone_mode=False)
     except click.ClickException as error:

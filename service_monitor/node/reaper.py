@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import NoReturn
 
 _OWN_THREAD = 0x20000000
 """__WNOTHREAD of linux/wait.h, which `os` does not name: not of other threads."""
 
 
-def collect_orphans() -> None:
-    """Collect each orphan that ends, from now on; to be called by the main thread.
+def collect_orphans() -> NoReturn:
+    """Collect each orphan that ends, for ever; to be called by the main thread.
 
     The kernel gives orphans to the main thread of PID 1 (or of a subreaper), and it has
     what a script started before it became us by `exec`. A child that a library or `run`
     started belongs to the thread that started it, and its exit to the code that waits
     for it. So the main thread collects its own, and starts none.
     """
-    signal.signal(signal.SIGCHLD, lambda *_: _collect())
+    told, tell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(told, True)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)  # a pause() could miss one
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.siginterrupt(signal.SIGCHLD, False)
-    _collect()
+    while True:
+        _collect()
+        os.read(told, 4096)
 
 
 def _collect() -> None:
