@@ -41,12 +41,8 @@ def main() -> None:
     try:
         for part in obey, partial(_command, stop):
             threading.Thread(target=part, daemon=True).start()
-    except RuntimeError:  # nothing works without
-        from service_monitor.lacks import no_thread
-
-        lack = no_thread()
-        print(f"service-monitor: {lack}", file=sys.stderr, flush=True)
-        os._exit(lack.exit_code)
+    except RuntimeError as error:  # nothing works without
+        os._exit(report(error))
     collect_orphans()
 
 

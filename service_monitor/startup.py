@@ -30,15 +30,21 @@ def guarded(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def report(error: BaseException) -> int:
-    """Say in one line on stderr what went wrong and where; return the exit code."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _line(error))
+    """Say in one line on stderr what went wrong and where; return the exit code.
+
+    That of what this machine lacks is its own, if there was a file left to tell it by.
+    """
+    lacks = sys.modules.get("service_monitor.lacks")
+    lack = lacks.lack_in(error) if lacks else None
+    told = str(lack) if lack else _line(error)
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)
     if sys.stderr is not None:
         try:
             sys.stderr.write(f"service-monitor: {line[:1000]}\n")
             sys.stderr.flush()
         except OSError:  # full or gone: the exit code is all that is left
             pass
-    return BROKEN
+    return lack.exit_code if lack else BROKEN
 
 
 def _line(error: BaseException) -> str:

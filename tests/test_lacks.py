@@ -221,7 +221,7 @@ def test_a_command_that_cannot_be_forked_is_not_called_broken(
     def spawn(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "posix_spawnp", spawn)
+    monkeypatch.setattr(os, "posix_spawn", spawn)
     with pytest.raises(LocalLack):
         Child(("true",), {}, lambda _: None)
 
