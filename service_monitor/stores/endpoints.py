@@ -14,7 +14,12 @@ from urllib.parse import parse_qsl, unquote
 
 from service_monitor.addresses import is_only_here, split_port
 from service_monitor.calls import Stop, bounded
-from service_monitor.errors import ConfigError, StoreUnavailable, describe
+from service_monitor.errors import (
+    ConfigError,
+    StoreRefused,
+    StoreUnavailable,
+    describe,
+)
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -210,6 +215,10 @@ def _default_host(root: Path) -> str:
     return "127.0.0.1"  # the host's own network, or none
 
 
+class RefusedHere(StoreRefused):
+    """One endpoint will not serve us; another one may. Its text names no endpoint."""
+
+
 class Failover:
     """Go from endpoint to endpoint until one answers; the last good one comes first."""
 
@@ -226,10 +235,11 @@ class Failover:
         """Call with an endpoint and its share of the seconds.
 
         Each has an equal share of what is left, so that a black hole cannot eat up the
-        others' time. Raises `StoreUnavailable` naming what each one said.
+        others' time. Raises `StoreUnavailable` naming what each one said, or, if every
+        one of them said `RefusedHere`, `StoreRefused`; any other refusal at once.
         """
         deadline, first, count = now() + seconds, self._good, len(self._endpoints)
-        said = []
+        said, refused = [], 0
         for turn in range(count):
             index = (first + turn) % count
             share = (deadline - now()) / (count - turn)
@@ -237,12 +247,15 @@ class Failover:
                 break
             try:
                 result = function(self._endpoints[index], share)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, RefusedHere) as error:
+                refused += isinstance(error, RefusedHere)
                 said.append(f"{self._endpoints[index]}: {error}")
                 self._good = (index + 1) % count
             else:
                 self._good = index
                 return result
+        if refused == count:
+            raise StoreRefused("; ".join(said))
         raise StoreUnavailable("; ".join(said) or "no answer in time")
 
     def local_address(self, seconds: float, stop: Stop) -> str:
