@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -11,6 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import describe
+from service_monitor.net.connect import connect
 from service_monitor.shown import printable
 from service_monitor.timing import format_duration
 
@@ -66,20 +66,16 @@ def new_probe(target: Target, stop: Stop) -> Probe:
 def _tcp(target: Target) -> Callable[[], Result]:
     host, port = split_port(urlsplit(target.url).netloc)
 
-    def connect() -> Result:
+    def once() -> Result:
         try:
-            address = host, port or 0
-            with socket.create_connection(address, timeout=target.timeout) as sock:
-                # Where nobody listens, a port of the ephemeral range may answer itself.
-                if sock.getsockname() == sock.getpeername():
-                    return Result(False, "connection refused")
+            with connect(host, port or 0, target.timeout):
                 return Result(True, "connected")
         except TimeoutError:
             raise
         except OSError as error:
             return Result(False, describe(error))
 
-    return connect
+    return once
 
 
 def _http(target: Target) -> Callable[[], Result]:

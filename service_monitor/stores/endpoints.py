@@ -20,6 +20,7 @@ from service_monitor.errors import (
     StoreUnavailable,
     describe,
 )
+from service_monitor.net.connect import local_address
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -261,15 +262,17 @@ class Failover:
     def local_address(self, seconds: float, stop: Stop) -> str:
         """Return the address that this machine would reach the store from.
 
-        Nothing is sent: connecting a UDP socket only looks up the route. A name server
-        may hang, so each endpoint has its share of the seconds. Raises
+        A name server may hang, so each endpoint has its share of the seconds. Raises
         `StoreUnavailable`, and `Stopped` at once when the stop is requested.
         """
 
         def ask(endpoint: Endpoint, share: float) -> str:
             try:
                 return bounded(
-                    lambda: _address_towards(endpoint), share, stop, waits=True
+                    lambda: local_address(endpoint.host, endpoint.port, share),
+                    share,
+                    stop,
+                    waits=True,
                 )
             except OSError as error:
                 raise StoreUnavailable(describe(error)) from None
@@ -289,12 +292,3 @@ class Failover:
                 address,
             )
         return address
-
-
-def _address_towards(endpoint: Endpoint) -> str:
-    host = endpoint.host.strip("[]")
-    found = socket.getaddrinfo(host, endpoint.port, type=socket.SOCK_DGRAM)
-    family, kind, protocol, _, address = found[0]
-    with socket.socket(family, kind, protocol) as sock:
-        sock.connect(address)
-        return str(sock.getsockname()[0])

@@ -1,0 +1,1 @@
+"""Connecting: addresses, deadlines, what each address said."""
