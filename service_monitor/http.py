@@ -9,18 +9,11 @@ from typing import Any, BinaryIO
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    NameResolutionError,
-    NewConnectionError,
-)
-from urllib3.util import Timeout
 
 from service_monitor.calls import adopt
-from service_monitor.errors import describe
-from service_monitor.net.connect import connect
+from service_monitor.net.pooled import SideBySide
 
 # A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
 _KEEPALIVE = [
@@ -62,22 +55,9 @@ class _Answer(HTTPResponse):
                 self.fp = file
 
 
-class _Adopting(HTTPConnection):
+class _Adopting(SideBySide):
     default_socket_options = _KEEPALIVE
     response_class = _Answer
-
-    def _new_conn(self) -> socket.socket:
-        """Connect to the first address that answers; the call's socket from then on."""
-        seconds = Timeout.resolve_default_timeout(self.timeout)
-        options = self.socket_options or ()
-        try:
-            return connect(self._dns_host, self.port, seconds, options)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"{self.host}: no answer") from error
-        except OSError as error:
-            raise NewConnectionError(self, describe(error)) from error
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept from an earlier call

@@ -16,11 +16,15 @@ from service_monitor.errors import Stopped, StoreUnavailable, describe
 from service_monitor.net import connect as module
 from service_monitor.net.connect import NotConnected, connect, local_address
 from service_monitor.probe import Target, new_probe
+from service_monitor.stores import etcd2, etcd_gateway
+from service_monitor.stores.aws import Place
+from service_monitor.stores.dynamodb import DynamoStore
 from service_monitor.stores.endpoints import Access, Endpoint
 from service_monitor.stores.etcd2 import Etcd2Store
 from service_monitor.stores.etcd3 import Etcd3Store
 from service_monitor.timing import now
-from tests.black_hole import Place, black_hole, family_of, resolving
+from tests.black_hole import Place as Address
+from tests.black_hole import black_hole, family_of, resolving
 from tests.commands import HANG, wait_until
 from tests.loopback import unused_port
 
@@ -35,7 +39,7 @@ def needs(address: str) -> None:
 
 
 @pytest.fixture(params=HOLES)
-def hole(request: pytest.FixtureRequest) -> Iterator[Place]:
+def hole(request: pytest.FixtureRequest) -> Iterator[Address]:
     """Give a black hole, as IPv4 and as IPv6."""
     needs(request.param)
     with black_hole(request.param) as place:
@@ -43,7 +47,7 @@ def hole(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 @pytest.fixture
-def server(hole: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+def server(hole: Address, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """Serve on the black hole's port; `both.test` is the hole first, then this one."""
     resolving(monkeypatch, both_test=[hole[0], "127.0.0.3"], hole_test=[hole[0]])
     with socket.create_server(("127.0.0.3", hole[1])) as listener:
@@ -51,7 +55,7 @@ def server(hole: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.sock
 
 
 def test_a_black_hole_does_not_cost_the_deadline(
-    server: socket.socket, hole: Place
+    server: socket.socket, hole: Address
 ) -> None:
     """A name with a dead AAAA record would never be reached, where curl needs 0.2 s."""
     begun = now()
@@ -81,7 +85,7 @@ def answering_http(server: socket.socket, body: bytes) -> threading.Thread:
 
 @pytest.mark.parametrize("scheme", ["http", "tcp"])
 def test_probes_reach_the_address_that_works(
-    server: socket.socket, hole: Place, scheme: str
+    server: socket.socket, hole: Address, scheme: str
 ) -> None:
     """A healthy service would be down because its name has a second address."""
     answering_http(server, b"")
@@ -92,7 +96,7 @@ def test_probes_reach_the_address_that_works(
 
 
 def test_etcd_is_reached_at_the_address_that_works(
-    server: socket.socket, hole: Place
+    server: socket.socket, hole: Address
 ) -> None:
     """The store would be away for ever, where etcdctl needs 0.03 s."""
     answering_http(server, b'{"header": {"revision": "7"}}')
@@ -103,7 +107,7 @@ def test_etcd_is_reached_at_the_address_that_works(
 
 
 def test_etcd_v2_is_reached_at_the_address_that_works(
-    server: socket.socket, hole: Place
+    server: socket.socket, hole: Address
 ) -> None:
     """The store would be away for ever, where etcdctl needs 0.03 s."""
     answering_http(server, b'{"action": "get", "node": {"key": "/x", "dir": true}}')
@@ -114,8 +118,37 @@ def test_etcd_v2_is_reached_at_the_address_that_works(
     store.close()
 
 
+def dynamodb_at(port: int, monkeypatch: pytest.MonkeyPatch) -> DynamoStore:
+    for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY":
+        monkeypatch.setenv(name, "x")
+    place = Place("table", region="eu-west-1", endpoint=f"http://both.test:{port}")
+    return DynamoStore(place, Stop())
+
+
+def test_dynamodb_is_reached_at_the_address_that_works(
+    server: socket.socket, hole: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new connection would cost two of the five seconds that a call has."""
+    answering_http(server, b"hello")
+    store, begun = dynamodb_at(hole[1], monkeypatch), now()
+    with pytest.raises(StoreUnavailable, match="not DynamoDB, by its answer"):
+        store.list("es/")
+    assert now() - begun < 2.0
+    store.close()
+
+
+def test_dynamodb_names_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would know which address of a name is at fault."""
+    port = unused_port()
+    resolving(monkeypatch, both_test=["127.0.0.2", "127.0.0.3"])
+    store = dynamodb_at(port, monkeypatch)
+    said = rf"127\.0\.0\.2:{port} connection refused, 127\.0\.0\.3:{port} connection"
+    with pytest.raises(StoreUnavailable, match=said):
+        store.list("es/")
+
+
 def test_a_failure_names_each_address(
-    hole: Place, monkeypatch: pytest.MonkeyPatch
+    hole: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody would know which address of a name is at fault (envoy#30743)."""
     resolving(monkeypatch, both_test=[hole[0], "127.0.0.3"])
@@ -126,6 +159,8 @@ def test_a_failure_names_each_address(
         begun = now()
         assert probe() == (False, said)
         assert 1.5 < now() - begun < HANG
+    for module in etcd_gateway, etcd2:
+        monkeypatch.setattr(module, "CALL_TIMEOUT", 2.0)
     for store in Etcd3Store, Etcd2Store:
         endpoint = Endpoint("http", "both.test", hole[1])
         with pytest.raises(StoreUnavailable) as failed:
@@ -134,7 +169,7 @@ def test_a_failure_names_each_address(
 
 
 def test_an_address_that_was_given_is_not_repeated(
-    monkeypatch: pytest.MonkeyPatch, hole: Place
+    monkeypatch: pytest.MonkeyPatch, hole: Address
 ) -> None:
     """Every log line of a dead service would say its address twice."""
     with pytest.raises(ConnectionRefusedError):
@@ -186,7 +221,7 @@ def test_the_losers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.socket.connect_ex
     sockets = []
 
-    def connect_ex(sock: socket.socket, place: Place) -> int:
+    def connect_ex(sock: socket.socket, place: Address) -> int:
         sockets.append(sock)
         return real(sock, place)
 
@@ -209,7 +244,7 @@ def test_the_losers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         won.close()
 
 
-def test_a_stop_ends_it_at_once_and_leaves_no_thread(hole: Place) -> None:
+def test_a_stop_ends_it_at_once_and_leaves_no_thread(hole: Address) -> None:
     """SIGTERM would wait for a black hole, and a thread stay behind at each probe."""
     stop, threads = Stop(), threading.active_count()
     threading.Timer(0.2, stop.request).start()
@@ -252,14 +287,14 @@ def test_what_this_machine_lacks_is_no_fault_of_an_address(
 
 
 def test_the_local_address_is_of_the_route_that_works(
-    server: socket.socket, hole: Place
+    server: socket.socket, hole: Address
 ) -> None:
     """Others would be told an address of IPv6 that nobody reaches."""
     assert local_address("both.test", hole[1], HANG) == "127.0.0.1"
     assert local_address("127.0.0.3", hole[1], HANG) == "127.0.0.1"
 
 
-def test_the_local_address_needs_no_store_where_the_route_tells(hole: Place) -> None:
+def test_the_local_address_needs_no_store_where_the_route_tells(hole: Address) -> None:
     """A node would wait for its store only to learn its own address."""
     assert family_of(local_address(*hole, HANG)) == family_of(hole[0])
 
@@ -271,7 +306,7 @@ def test_an_address_without_a_route_is_left_out(
     resolving(monkeypatch, both_test=["192.0.2.1", "127.0.0.3"])
     real = socket.socket.connect
 
-    def no_route(sock: socket.socket, place: Place) -> None:
+    def no_route(sock: socket.socket, place: Address) -> None:
         if place[0] == "192.0.2.1":
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         real(sock, place)

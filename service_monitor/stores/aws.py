@@ -42,6 +42,8 @@ try:
         HTTPClientError,
     )
     from botocore.parsers import ResponseParserError
+
+    from service_monitor.stores.aws_connect import connect_side_by_side
 except ImportError as error:
     raise ConfigError(
         f"dynamodb:// needs boto3 ({error}): pip install 'service_monitor[dynamodb]'"
@@ -157,6 +159,7 @@ class _Signer(auth.SigV4Auth):  # type: ignore[misc]
 
 
 auth.AUTH_TYPE_MAPS[_SIGNER] = _Signer
+connect_side_by_side()
 
 
 class Aws:
