@@ -159,8 +159,8 @@ def test_a_failure_names_each_address(
         begun = now()
         assert probe() == (False, said)
         assert 1.5 < now() - begun < HANG
-    for module in etcd_gateway, etcd2:
-        monkeypatch.setattr(module, "CALL_TIMEOUT", 2.0)
+    for room in etcd_gateway, etcd2:
+        monkeypatch.setattr(room, "CALL_TIMEOUT", 2.0)
     for store in Etcd3Store, Etcd2Store:
         endpoint = Endpoint("http", "both.test", hole[1])
         with pytest.raises(StoreUnavailable) as failed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from http.client import BadStatusLine
 from typing import Any
 
@@ -20,7 +19,14 @@ from service_monitor.stores.etcd_silence import silence
 from tests.certificates import Certificates
 from tests.conftest import Serve
 from tests.gateway import HEADER, Gateway, Handler
-from tests.loopback import Loopback, Talk, answering, read_request, status, unused_port
+from tests.loopback import (
+    Loopback,
+    answering,
+    at_last,
+    read_request,
+    status,
+    unused_port,
+)
 
 RECORD = Record("k", "v", 3, 4, 99)
 COMMON_NAME = (
@@ -65,7 +71,11 @@ ALL_CAUSES = (
 @pytest.mark.parametrize(
     ("code", "body", "says"),
     [
-        (400, COMMON_NAME, ["HTTP 400: CommonName of", "without a Common Name"]),
+        (
+            400,
+            COMMON_NAME,
+            ["HTTP 400: CommonName of", "without a Common Name"],
+        ),
         (404, "404 page not found", ALL_CAUSES),
         (404, NOT_FOUND, ALL_CAUSES),  # as grpc-gateway of etcd 3.6 has it
         (404, NO_ROUTE, ["no Route matched", *ALL_CAUSES]),
@@ -190,19 +200,6 @@ def resetting(connection: socket.socket) -> None:
 
 def closing(connection: socket.socket) -> None:
     connection.recv(1)
-
-
-def at_last(answer: bytes) -> Talk:
-    """Answer after all has come: what is unread makes a reset of the end."""
-
-    def talk(connection: socket.socket) -> None:
-        connection.settimeout(0.3)
-        with suppress(TimeoutError):
-            while connection.recv(65536):
-                pass
-        connection.sendall(answer)
-
-    return talk
 
 
 @pytest.mark.parametrize("talk", [resetting, closing, read_request])

@@ -31,6 +31,7 @@ from service_monitor.stores.etcd_gateway import Gateway
 
 R = TypeVar("R")
 Compare = list[dict[str, str]]
+Until = float | None
 
 
 class Etcd3Store:
@@ -61,7 +62,7 @@ class Etcd3Store:
         return self._on_lease(ttl, put)
 
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
-        def put(lease: int, until: float | None = None) -> Record:
+        def put(lease: int, until: Until = None) -> Record:
             put: dict[str, Any] = {"key": self._key(record.key), "value": _b64(value)}
             put |= {"ignore_lease": True} if ttl is None else {"lease": str(lease)}
             same = self._unchanged(record)
@@ -184,7 +185,7 @@ class Etcd3Store:
             self._unused.discard(lease)
         raise StoreUnavailable("lease not found: it ended before it was used")
 
-    def _renew(self, lease: int, until: float | None = None) -> bool:
+    def _renew(self, lease: int, until: Until = None) -> bool:
         with suppress(LeaseGone):
             return self._gateway.post(
                 "/v3/lease/keepalive",
@@ -226,11 +227,7 @@ class Etcd3Store:
         ]
 
     def _txn(
-        self,
-        compare: Compare,
-        request: dict[str, Any],
-        key: str,
-        until: float | None = None,
+        self, compare: Compare, request: dict[str, Any], key: str, until: Until = None
     ) -> tuple[Record | None, int | None]:
         """Run it if all comparisons hold; return what is there, or the revision."""
 

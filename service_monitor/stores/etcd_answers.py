@@ -41,21 +41,44 @@ _STALE_TOKEN = (
 )
 _PASSING = ("not leader", "learner")
 """In what only this member says, and only for now, although the code is final."""
-NOT_ETCD = "not an answer of etcd's v3 API"
-NO_API = (
+# etcd's gateway cannot act for the user that a certificate names (etcd#17025).
+_COMMON_NAME = (
+    "use a client certificate without a Common Name, and a user with a password"
+)
+
+
+class Api(NamedTuple):
+    """Which of etcd's two APIs is spoken: its name, its URLs, why it may be missing."""
+
+    name: str
+    scheme: str
+    missing: str
+
+    @property
+    def secure(self) -> str:
+        """Say that a port is one for TLS."""
+        return f"it speaks TLS: use {self.scheme}s:// for this port"
+
+    @property
+    def strange(self) -> str:
+        """Say that what came is not of this API."""
+        return f"not an answer of etcd's {self.name} API"
+
+
+V3 = Api(
+    "v3",
+    "etcd",
     "no v3 API here: is it etcd 3.4 or later, its JSON gateway on (with a "
     "configuration file: enable-grpc-gateway: true), not v2 only (etcd2://), its HTTP "
     "not on another port (--listen-client-http-urls), behind no proxy that wants a "
-    "path, and etcd at all?"
+    "path, and etcd at all?",
 )
-SECURE = "it speaks TLS: use etcds:// for this port"
-_BY_WORDS = {
-    # etcd's gateway cannot act for the user that a certificate names (etcd#17025).
-    "CommonName": "use a client certificate without a Common Name, and a user with a "
-    "password",
-    "HTTP request to an HTTPS server": SECURE,
-    "HTTP request was sent to HTTPS": SECURE,
-}
+V2 = Api(
+    "v2",
+    "etcd2",
+    "no v2 API here: start etcd with --enable-v2 (up to 3.5) or use etcd://; or is it "
+    "behind a proxy that wants a path, or no etcd at all?",
+)
 
 
 class Doubt(enum.Enum):
@@ -122,11 +145,11 @@ def judge(
     endpoint: Endpoint,
     status: int,
     text: str,
+    location: str = "",
     *,
     doing: str,
     user: str | None,
     prefix: str,
-    location: str = "",
 ) -> StoreError:
     """Turn an HTTP answer that is no success into the error to raise.
 
@@ -134,7 +157,7 @@ def judge(
     """
     said = _parse(text)
     if said is None or not said.code:  # a proxy may speak JSON too
-        return _foreign(status, text, doing, location)
+        return foreign(V3, status, text, doing, location)
     return refusal(endpoint, said, doing=doing, user=user, prefix=prefix)
 
 
@@ -150,7 +173,7 @@ def refusal(
     elif "permission denied" in message:
         code = DENIED
     if code in (NOT_FOUND, UNIMPLEMENTED) and not own:
-        return Misplaced(f"cannot {doing}: {shown}: {NO_API}")
+        return Misplaced(f"cannot {doing}: {shown}: {V3.missing}")
     if code not in _FINAL or any(passing in message for passing in _PASSING):
         return Trouble(shown, Doubt.NONE if own else Doubt.PERHAPS)
     doubt, hint = Doubt.NONE, ""
@@ -196,17 +219,26 @@ def _parse(text: str) -> Said | None:
         return None
 
 
-def _foreign(status: int, text: str, doing: str, location: str) -> StoreError:
+def foreign(
+    api: Api, status: int, text: str, doing: str, location: str = ""
+) -> StoreError:
     """Judge what is not in etcd's form: its HTTP layer, a proxy, something else."""
-    said = f"HTTP {status}" + (f": {shown}" if (shown := words(text)) else "")
+    own = _parse(text)
+    shown = words(own.message if own else text)
+    said = f"HTTP {status}" + (f": {shown}" if shown else "")
+    if status < 300:
+        if not shown:
+            return Trouble("an empty answer", Doubt.PERHAPS)
+        return Misplaced(f"{api.strange}: {shown}")
     if location:
         said += f", to {printable(location, LONGEST_WORDS)}: name that address instead"
+    if status in (404, 405, 501):
+        return Misplaced(f"cannot {doing}: {said}: {api.missing}")
     if status in _LATER or status >= 500:
-        if status == 501:
-            return Misplaced(f"cannot {doing}: {said}: {NO_API}")
         return Trouble(said, Doubt.PERHAPS)
-    if status in (404, 405):
-        return Misplaced(f"cannot {doing}: {said}: {NO_API}")
-    hint = next((hint for key, hint in _BY_WORDS.items() if key in text), "")
+    if "CommonName" in text:
+        said += f": {_COMMON_NAME}"
+    elif "HTTPS server" in text or "sent to HTTPS" in text:
+        said += f": {api.secure}"
     kind = Barred if status in (401, 403) else Misplaced
-    return kind(f"cannot {doing}: {said}" + (f": {hint}" if hint else ""))
+    return kind(f"cannot {doing}: {said}")

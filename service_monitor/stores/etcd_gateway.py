@@ -11,16 +11,15 @@ from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable, d
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint, Failover, RefusedHere
 from service_monitor.stores.etcd_answers import (
-    NOT_ETCD,
+    V3,
     Doubt,
-    Misplaced,
     Refusal,
     Said,
     Trouble,
+    foreign,
     judge,
     of_watch,
     refusal,
-    words,
 )
 from service_monitor.stores.etcd_silence import silence
 from service_monitor.stores.etcd_token import Token
@@ -112,7 +111,7 @@ class Gateway:
                     raise self._silence(endpoint, error) from error
 
         try:
-            self._as_user(watch, lambda: self._log_in(endpoint, deadline, waits=True))
+            self._as_user(watch, lambda: self._log_in(endpoint, deadline, True))
         except RefusedHere as error:
             raise StoreRefused(f"{endpoint}: {error}") from error
         except StoreUnavailable as error:
@@ -124,9 +123,7 @@ class Gateway:
     def _as_user(self, send: Callable[[str], R], log_in: Callable[[], str]) -> R:
         return self._token.use(send, log_in) if self._access.user else send("")
 
-    def _log_in(
-        self, endpoint: Endpoint, deadline: float, *, waits: bool = False
-    ) -> str:
+    def _log_in(self, endpoint: Endpoint, deadline: float, waits: bool = False) -> str:
         """Return a new token, "" if etcd wants none."""
         body = {"name": self._access.user, "password": self._access.password}
 
@@ -178,9 +175,7 @@ class Gateway:
                 raise ValueError(answer)
             found = read(answer)
         except _NONSENSE as error:
-            if not text.strip():
-                raise Trouble("an empty answer", Doubt.PERHAPS) from error
-            raise Misplaced(f"{NOT_ETCD}: {words(text)}") from error
+            raise foreign(V3, status, text, _DOING[path]) from error
         self._known.add(endpoint)
         return found
 
@@ -210,11 +205,8 @@ class Gateway:
         # What cuts it later is no dead token: etcd checks that when the watch is made.
         raise Trouble("ended the watch", Doubt.NONE if made else Doubt.PERHAPS)
 
-    def _judge(
-        self, endpoint: Endpoint, path: str, status: int, text: str, location: str = ""
-    ) -> StoreError:
-        about = self._about(path)
-        return judge(endpoint, status, text, location=location, **about)
+    def _judge(self, endpoint: Endpoint, path: str, *answer: Any) -> StoreError:
+        return judge(endpoint, *answer, **self._about(path))
 
     def _about(self, path: str) -> dict[str, Any]:
         """Return what an error is to say of the request."""
@@ -254,5 +246,5 @@ def _look(line: bytes) -> tuple[bool, Said | None]:
         result = message.get("result", {})
         return bool(result.get("events") or result.get("canceled")), failed
     except _NONSENSE as error:
-        said = words(line.decode(errors="replace"))
-        raise Misplaced(f"{NOT_ETCD}: {said}") from error
+        text = line.decode(errors="replace")
+        raise foreign(V3, 200, text, _DOING[_WATCH]) from error

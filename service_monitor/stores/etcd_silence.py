@@ -12,8 +12,8 @@ from http.client import BadStatusLine, RemoteDisconnected
 from service_monitor.errors import StoreError, describe
 from service_monitor.stores.endpoints import Endpoint
 from service_monitor.stores.etcd_answers import (
-    NO_API,
-    SECURE,
+    V3,
+    Api,
     Doubt,
     Misplaced,
     Trouble,
@@ -21,12 +21,12 @@ from service_monitor.stores.etcd_answers import (
 )
 
 _NO_ANSWER = (
-    "is this a port for TLS (etcds://), the gRPC port of an etcd with its HTTP on "
+    "is this a port for TLS ({0}s://), the gRPC port of an etcd with its HTTP on "
     "another one (--listen-client-http-urls), or does it hang up on who is not let in "
     "(user, password; etcd#15256)?"
 )
-_NO_TLS = "is this a port without TLS (etcd://), or an etcd that is just starting?"
-_PLAIN = "it speaks no TLS: use etcd:// for this port"
+_NO_TLS = "is this a port without TLS ({0}://), or an etcd that is just starting?"
+_PLAIN = "it speaks no TLS: use {0}:// for this port"
 _CLIENT_CERTIFICATE = (
     "it wants a client certificate that it trusts: give cert and key (missing, "
     "expired, or of another CA?)"
@@ -45,7 +45,9 @@ _TIMELY = {9, 10}
 them while we wait."""
 
 
-def silence(endpoint: Endpoint, error: BaseException, *, known: bool) -> StoreError:
+def silence(
+    endpoint: Endpoint, error: BaseException, *, known: bool, api: Api = V3
+) -> StoreError:
     """Turn a connection's failure into the error to raise.
 
     `known` is whether etcd has answered at this address before: it is then no other
@@ -59,16 +61,19 @@ def silence(endpoint: Endpoint, error: BaseException, *, known: bool) -> StoreEr
                 return Trouble(said)
             return Misplaced(f"{said}: is ca=FILE the CA of this etcd?")
         if isinstance(cause, ssl.SSLError) and cause.reason in _TLS_REFUSED:
-            return Misplaced(f"{_TLS_REFUSED[cause.reason]} ({said})")
+            return Misplaced(
+                f"{_TLS_REFUSED[cause.reason].format(api.scheme)} ({said})"
+            )
         if isinstance(cause, BadStatusLine) and not _broke_off(cause):
             line = str(cause)
             if "\x15\x03" in line or r"\x15\x03" in line:
-                return Misplaced(SECURE)
-            return Misplaced(f"it speaks no HTTP, but {words(line)!r}: {NO_API}")
+                return Misplaced(api.secure)
+            return Misplaced(f"it speaks no HTTP, but {words(line)!r}: {api.missing}")
     if not any(_broke_off(cause) for cause in chain):
         return Trouble(said)
     if not known:
-        said = f"{said}: {_NO_TLS if endpoint.scheme == 'https' else _NO_ANSWER}"
+        guess = _NO_TLS if endpoint.scheme == "https" else _NO_ANSWER
+        said = f"{said}: {guess.format(api.scheme)}"
     return Trouble(said, Doubt.PERHAPS)
 
 
