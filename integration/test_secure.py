@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import trustme
 from integration.etcd import Etcd, etcd_program, start_etcd
 from integration.faults.processes import Command, Commands
 from service_monitor.calls import Stop
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
-from service_monitor.stores import open_store
+from service_monitor.errors import StoreError, StoreRefused
+from service_monitor.records import Record, Snapshot
+from service_monitor.stores import Store, open_store
+from service_monitor.timing import now
 from tests.loopback import Loopback, answering, status
 from tests.test_docs import ROOT, sections
 
@@ -100,9 +102,9 @@ def test_a_wrong_authority_is_not_trusted(
 ) -> None:
     """Anybody on the network could pass for the store."""
     url = f"{scheme}s://{tls_etcd.endpoint}?ca={certs / 'other-ca.pem'}"
-    assert "certificate" in fails(url, {}, StoreUnavailable)
+    assert "certificate" in fails(url, {}, StoreRefused)
     url = f"{scheme}s://{tls_etcd.endpoint}"
-    assert "certificate" in fails(url, {}, StoreUnavailable)
+    assert "certificate" in fails(url, {}, StoreRefused)
 
 
 def test_without_a_client_certificate_nothing_is_served(
@@ -110,7 +112,7 @@ def test_without_a_client_certificate_nothing_is_served(
 ) -> None:
     """A missing setting would hang instead of telling."""
     url = f"{scheme}s://{tls_etcd.endpoint}?ca={certs / 'ca.pem'}"
-    fails(url, {}, StoreUnavailable)
+    assert "client certificate" in fails(url, {}, StoreRefused)
 
 
 def test_a_user_with_a_password_works(user_etcd: Etcd, scheme: str, label: str) -> None:
@@ -133,17 +135,104 @@ def test_a_wrong_password_is_refused_and_not_shown(
     assert "s3cret" not in said
 
 
-def test_an_expired_token_is_renewed(user_etcd: Etcd, label: str) -> None:
-    """A waiter would fail five minutes after it began."""
-    url = f"etcd://root@{user_etcd.endpoint}"
-    store = open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})
-    snapshot = store.list(f"{label}/")
-    store._token = "expired.1"  # type: ignore[attr-defined]
-    with pytest.raises(StoreUnavailable, match="invalid auth token"):
-        store.wait(f"{label}/", snapshot, 0.5)  # the waiter then looks again
-    assert store.list(f"{label}/").records == ()
-    store.wait(f"{label}/", snapshot, 0.5)
-    store.close()
+CALLS: dict[str, Callable[[Store, Record, str], object]] = {
+    "range": lambda store, record, label: store.list(f"{label}/"),
+    "grant and txn": lambda store, record, label: store.create(f"{label}/b", "1", 30),
+    "txn": lambda store, record, label: store.update(record, "2", None),
+    "delete": lambda store, record, label: store.delete(record),
+    "grant": lambda store, record, label: store.prepare(30),
+    "keepalive": lambda store, record, label: store.keep_alive(record, 30),
+    "timetolive": lambda store, record, label: store.time_left(record),
+}
+
+
+@pytest.fixture(scope="module")
+def forgetful_etcd() -> Iterator[Etcd]:
+    """Give an etcd with users, whose tokens end when it is restarted."""
+    with start_etcd() as server:
+        server.enable_auth("root", PASSWORD)
+        yield server
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_token_that_a_restart_ended_is_renewed(
+    forgetful_etcd: Etcd, label: str, call: str
+) -> None:
+    """After an upgrade of etcd every node would have to be restarted too."""
+    url = f"etcd://root@{forgetful_etcd.endpoint}"
+    with closing(open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})) as store:
+        record = store.create(f"{label}/a", "1", 30)
+        forgetful_etcd.restart()
+        CALLS[call](store, record, label)
+
+
+def test_an_expired_token_is_renewed(forgetful_etcd: Etcd, label: str) -> None:
+    """A waiter would fail five minutes after it began: etcd 3.5 answers the watch of a
+    token that it does not know with "permission denied"."""
+    url = f"etcd://root@{forgetful_etcd.endpoint}"
+    with closing(open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})) as store:
+        snapshot = store.list(f"{label}/")
+        forgetful_etcd.restart()
+        begun = now()
+        store.wait(f"{label}/", snapshot, 1.5)
+        assert 1.2 < now() - begun < SOON
+        store.create(f"{label}/a", "1", 30)
+        begun = now()
+        store.wait(f"{label}/", snapshot, SOON)
+        assert now() - begun < SOON / 2
+
+
+def test_a_watch_that_may_not_be_is_refused(role_etcd: Etcd, label: str) -> None:
+    """A missing role would look like an outage: the waiter would wait for nothing."""
+    url = f"etcd://service_monitor@{role_etcd.endpoint}/other"
+    with (
+        closing(open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})) as store,
+        pytest.raises(StoreRefused, match=r"permission denied.*readwrite on /other/"),
+    ):
+        store.wait(f"{label}/", Snapshot((), 1), SOON)
+
+
+def test_a_certificate_that_names_a_user_is_explained(tmp_path: Path) -> None:
+    """etcd's gateway refuses who comes with a Common Name once there are users: a start
+    would wait to its timeout, and nobody learn why (etcd#17025)."""
+    tmp_path.chmod(0o755)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    named = authority.issue_cert("client@example.org", common_name="root")
+    nameless = authority.issue_cert("client@example.org")
+    server = authority.issue_cert("127.0.0.1")
+    for name, issued in {"server": server, "client": nameless, "cn": named}.items():
+        issued.private_key_pem.write_to_path(str(tmp_path / f"{name}-key.pem"))
+        issued.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+    with start_etcd(certs=tmp_path, client_cert_auth=True) as etcd:
+        etcd.enable_auth("root", PASSWORD)
+
+        def url(name: str) -> str:
+            cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}-key.pem"
+            ca = tmp_path / "ca.pem"
+            return f"etcds://root@{etcd.endpoint}?ca={ca}&cert={cert}&key={key}"
+
+        environ = {"ETCDCTL_PASSWORD": PASSWORD}
+        said = fails(url("cn"), environ, StoreRefused)
+        assert "CommonName of client" in said
+        assert "without a Common Name" in said
+        works(url("client"), "x", environ)
+
+
+def test_a_gateway_that_is_off_is_explained() -> None:
+    """An etcd that is new enough would be said to be too old (etcd#12093)."""
+    with start_etcd(["--enable-grpc-gateway=false"]) as etcd:
+        said = fails(f"etcd://{etcd.endpoint}", {}, StoreRefused)
+    assert "HTTP 404" in said
+    assert "enable-grpc-gateway: true" in said
+
+
+def test_the_wrong_kind_of_port_is_named(user_etcd: Etcd, tls_etcd: Etcd) -> None:
+    """`etcd://` for `etcds://` and the reverse would look like a network fault."""
+    said = fails(f"etcds://{user_etcd.endpoint}", {}, StoreError)
+    assert "etcd://" in said
+    said = fails(f"etcd://{tls_etcd.endpoint}", {}, StoreError)
+    assert "etcds://" in said
 
 
 # Roles

@@ -10,12 +10,13 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from service_monitor.addresses import in_url
 from service_monitor.calls import adopt
 from service_monitor.net.head import Head
+from service_monitor.net.pooled import SideBySide
 
 # A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
 _KEEPALIVE = [
@@ -59,18 +60,13 @@ class _Answer(HTTPResponse):
         return left
 
 
-class _Adopting(HTTPConnection):
+class _Adopting(SideBySide):
     default_socket_options = _KEEPALIVE
     response_class = _Answer
 
     def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
         # The zone of an IPv6 address, which a URL escapes and the resolver does not.
         super().__init__(host.replace("%25", "%"), *args, **kwargs)
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        adopt(sock)
-        return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept from an earlier call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -12,7 +11,8 @@ from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import LocalLack, describe
 from service_monitor.lacks import lack_in
-from service_monitor.node.tcp import LOOK, ended_by_peer, is_our_own_end
+from service_monitor.net.connect import connect
+from service_monitor.node.tcp import LOOK, ended_by_peer
 from service_monitor.shown import printable
 from service_monitor.timing import format_duration, now
 
@@ -68,13 +68,10 @@ def new_probe(target: Target, stop: Stop) -> Probe:
 def _tcp(target: Target) -> Callable[[], Result]:
     host, port = split_port(urlsplit(target.url).netloc)
 
-    def connect() -> Result:
+    def once() -> Result:
         deadline = now() + target.timeout
         try:
-            address = host, port or 0
-            with socket.create_connection(address, timeout=target.timeout) as sock:
-                if is_our_own_end(sock):
-                    return Result(False, "connection refused")
+            with connect(host, port or 0, target.timeout) as sock:
                 ended = ended_by_peer(sock, min(LOOK, (deadline - now()) / 2))
                 return Result(ended is None, ended or "accepts connections")
         except TimeoutError:
@@ -82,7 +79,7 @@ def _tcp(target: Target) -> Callable[[], Result]:
         except OSError as error:
             return _failed(error)
 
-    return connect
+    return once
 
 
 def _failed(error: BaseException) -> Result:

@@ -117,6 +117,19 @@ def dripping(start: bytes, drop: bytes, every: float = 0.05) -> Talk:
     return talk
 
 
+def at_last(answer: bytes) -> Talk:
+    """Answer after all has come: what is unread makes a reset of the end."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.settimeout(0.3)
+        with suppress(TimeoutError):
+            while connection.recv(65536):
+                pass
+        connection.sendall(answer)
+
+    return talk
+
+
 def hanging(connection: socket.socket) -> None:
     """Take everything and never answer."""
     while connection.recv(65536):

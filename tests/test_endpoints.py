@@ -510,7 +510,7 @@ def test_another_address_is_no_matter_for_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each start of a good setup would be followed by a warning."""
-    monkeypatch.setattr(endpoints, "_address_towards", lambda endpoint: "10.0.0.7")
+    monkeypatch.setattr(endpoints, "local_address", lambda *_: "10.0.0.7")
     with caplog.at_level(logging.INFO):
         assert Failover([ONE]).local_address(HANG, Stop()) == "10.0.0.7"
     assert caplog.text == ""

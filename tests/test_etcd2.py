@@ -6,6 +6,7 @@ import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +23,7 @@ from service_monitor.records import Record, Snapshot
 from service_monitor.stores.endpoints import Access, Endpoint
 from service_monitor.stores.etcd2 import Etcd2Store
 from service_monitor.timing import now
+from tests.loopback import Loopback, at_last, status
 
 RECORD = Record("es/k", "v", 3, 4)
 
@@ -96,7 +98,24 @@ CHANGED = 412, {"errorCode": 101, "message": "Compare failed"}
         ((401, {"errorCode": 110, "message": "no"}), StoreRefused, "no"),
         ((500, {"errorCode": 300, "message": "Raft"}), StoreUnavailable, "Raft"),
         ((500, {"errorCode": 301, "message": "election"}), StoreUnavailable, "elec"),
-        ((200, "no json"), StoreUnavailable, "not valid JSON"),
+        ((200, "no json"), StoreRefused, "not an answer of etcd's v2 API: no json"),
+        ((200, {"hits": []}), StoreRefused, "not an answer of etcd's v2 API.*hits"),
+        ((200, ""), StoreUnavailable, "an empty answer"),
+        ((404, {"message": "no Route"}), StoreRefused, "no Route.*--enable-v2"),
+        ((404, "<h1>Not Found</h1>"), StoreRefused, "HTTP 404: Not Found.*proxy"),
+        ((400, "CommonName of client"), StoreRefused, "read: HTTP 400: CommonName"),
+        ((400, "an HTTP request to an HTTPS server"), StoreRefused, "etcd2s://"),
+        ((403, "Forbidden"), StoreRefused, "HTTP 403: Forbidden"),
+        ((401, "who?"), StoreRefused, "read: who\\?.*name a user"),
+        ((301, "moved"), StoreRefused, "HTTP 301"),
+        ((405, "Method Not Allowed"), StoreRefused, "HTTP 405"),
+        ((429, "slow down"), StoreUnavailable, "HTTP 429: slow down"),
+        ((502, "<h1>Bad Gateway</h1>"), StoreUnavailable, "HTTP 502: Bad Gateway"),
+        ((503, {"message": "x"}), StoreUnavailable, "HTTP 503"),
+        ((403, {"errorCode": 107, "message": "Root"}), StoreRefused, "read: Root"),
+        ((400, {"errorCode": 104, "message": "Not a dir"}), StoreRefused, "Not a dir"),
+        ((400, {"errorCode": 209, "message": "Invalid"}), StoreRefused, "Invalid"),
+        ((400, "x" * 10**6), StoreRefused, "HTTP 400: x{160}\\.\\.\\.$"),
     ],
 )
 def test_refused_is_told_from_unavailable(
@@ -105,6 +124,73 @@ def test_refused_is_told_from_unavailable(
     """An etcd 3.6, which has no v2 API, would look like a network fault."""
     with pytest.raises(error, match=says):
         serve(answer).list("es/")
+
+
+def test_a_page_of_a_proxy_is_not_nobody(serve: Serve) -> None:
+    """A 404 of a proxy would pass for "no host is up", and a second cluster be founded:
+    python-etcd takes any 404 with JSON for a key that is not there."""
+    page = 404, {"message": "no Route matched with those values"}
+    calls: list[Callable[[Etcd2Store], object]] = [
+        lambda store: store.list("es/"),
+        lambda store: store.time_left(RECORD),
+        lambda store: store.keep_alive(RECORD, 15),
+        lambda store: store.delete(RECORD),
+        lambda store: store.wait("es/k", Snapshot((), 1), 5.0),
+    ]
+    for call in calls:
+        with pytest.raises(StoreRefused, match="no Route matched"):
+            call(serve(page))
+
+
+def test_a_user_that_is_asked_for_is_named(serve: Serve) -> None:
+    """An operator would look for the password of a user that was never given."""
+    answer = 401, {"errorCode": 110, "message": "no"}
+    with pytest.raises(StoreRefused, match="name a user"):
+        serve(answer).list("es/")
+    with pytest.raises(StoreRefused, match="is the password of 'u' right"):
+        serve(answer, user="u", password="s3cret").list("es/")
+
+
+def test_a_refusal_names_the_operation(serve: Serve) -> None:
+    """Nobody would know whether reading or writing is not allowed."""
+    answer = 400, "no"
+    calls: list[tuple[Callable[[Etcd2Store], object], str]] = [
+        (lambda store: store.list("es/"), "read"),
+        (lambda store: store.create("es/k", "v", 15), "write"),
+        (lambda store: store.update(RECORD, "v", 15), "write"),
+        (lambda store: store.keep_alive(RECORD, 15), "renew a record"),
+        (lambda store: store.delete(RECORD), "delete"),
+        (lambda store: store.wait("es/k", Snapshot((), 1), 5.0), "watch"),
+    ]
+    for call, doing in calls:
+        with pytest.raises(StoreRefused, match=f"cannot {doing}: HTTP 400: no"):
+            call(serve(answer))
+
+
+def test_tls_and_plain_ports_are_told_apart(
+    serve: Serve,
+) -> None:
+    """`etcd2s://` where `etcd2://` belongs would look like an outage."""
+    alert = b"\x15\x03\x01\x00\x02\x02F"
+    with (
+        closing(Loopback(at_last(alert))) as secured,
+        closing(Loopback(at_last(status("400 Bad Request")))) as plain,
+    ):
+        for server, scheme, says in (
+            (secured, "http", "it speaks TLS: use etcd2s://"),
+            (plain, "https", "it speaks no TLS: use etcd2://"),
+        ):
+            endpoint = Endpoint(scheme, "127.0.0.1", server.port)
+            with pytest.raises(StoreRefused, match=says):
+                Etcd2Store([endpoint], Access(), Stop()).list("es/")
+
+
+def test_a_port_that_hangs_up_is_explained() -> None:
+    """A port of another kind would be taken for a dead network."""
+    with closing(Loopback(lambda connection: None)) as server:
+        endpoint = Endpoint("http", "127.0.0.1", server.port)
+        with pytest.raises(StoreUnavailable, match="etcd2s://"):
+            Etcd2Store([endpoint], Access(), Stop()).list("es/")
 
 
 def test_a_refusal_is_asked_once(serve: Serve, seen: list[str]) -> None:

@@ -18,13 +18,16 @@ from service_monitor.calls import Stop
 from service_monitor.errors import (
     RecordGone,
     Stopped,
+    StoreError,
     StoreRefused,
     StoreUnavailable,
 )
 from service_monitor.records import Record, Snapshot
+from service_monitor.stores import etcd_gateway
 from service_monitor.stores.endpoints import Access, Endpoint
 from service_monitor.stores.etcd3 import Etcd3Store
 from service_monitor.timing import now
+from tests.gateway import Gateway, Handler
 
 ONE, TWO = "http://one:2379", "http://two:2379"
 HEADER = {"revision": "7"}
@@ -56,11 +59,12 @@ def sent(mock: responses.RequestsMock) -> list[dict[str, Any]]:
         (503, {"message": "etcdserver: no leader", "code": 14}, StoreUnavailable, "no"),
         (429, {"message": "no space", "code": 8}, StoreUnavailable, "no space"),
         (500, "<html>proxy error</html>", StoreUnavailable, "HTTP 500"),
-        (200, "<html>captive portal</html>", StoreUnavailable, "not an answer"),
-        (200, {"hits": []}, StoreUnavailable, "not an answer"),
-        (200, [1], StoreUnavailable, "not an answer"),
-        (200, {"header": {}}, StoreUnavailable, "not an answer"),
-        (200, {"header": HEADER, "kvs": [{}]}, StoreUnavailable, "not an answer"),
+        (200, "<html>captive portal</html>", StoreRefused, "not an .*: captive portal"),
+        (200, {"hits": []}, StoreRefused, "not an answer .*hits"),
+        (200, [1], StoreRefused, "not an answer"),
+        (200, {"header": {}}, StoreRefused, "not an answer"),
+        (200, {"header": HEADER, "kvs": [{}]}, StoreRefused, "not an answer"),
+        (200, "", StoreUnavailable, "an empty answer"),
         (502, {"error": {"message": "gone", "code": 14}}, StoreUnavailable, "gone"),
     ],
 )
@@ -178,7 +182,7 @@ def test_a_grant_that_is_refused_is_an_error(mock: responses.RequestsMock) -> No
     """A ticket would be written on a lease that is not there."""
     body = {"message": "too large lease TTL", "code": 11}
     mock.post(f"{ONE}/v3/lease/grant", status=400, json=body)
-    with pytest.raises(StoreUnavailable, match="too large"):
+    with pytest.raises(StoreRefused, match="too large"):
         store_on().create("k", "v", 15)
 
 
@@ -207,7 +211,7 @@ def test_a_keepalive_without_an_answer_is_not_gone(
 ) -> None:
     """A proxy's page would end the keepalive of a healthy service."""
     mock.post(f"{ONE}/v3/lease/keepalive", json={"header": HEADER})
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreError):
         store_on().keep_alive(RECORD, 15)
 
 
@@ -387,7 +391,7 @@ def test_a_broken_watch_is_an_error_not_a_wake_up(
     gateway: Callable[..., Etcd3Store], message: Any, says: str
 ) -> None:
     """The waiter would look again at full speed."""
-    with pytest.raises(StoreUnavailable, match=says):
+    with pytest.raises(StoreError, match=says):
         gateway(lines(message)).wait("k", SNAPSHOT, 20)
 
 
@@ -422,3 +426,96 @@ def test_a_stop_ends_a_watch_at_once(gateway: Callable[..., Etcd3Store]) -> None
     with pytest.raises(Stopped):
         store.wait("k", SNAPSHOT, 20)
     assert now() - begun < 2.5
+
+
+# leases that end too early
+
+LEASE_GONE = {"message": "etcdserver: requested lease not found", "code": 5}
+
+
+def lease_of(body: dict[str, Any]) -> str:
+    return str(body["success"][0]["request_put"]["lease"])
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("write", ["create", "update"])
+def test_a_lease_that_ended_before_its_record_is_replaced(
+    mock: responses.RequestsMock, write: str, prepared: bool
+) -> None:
+    """A machine that paused between two requests would be told that it is refused, and
+    its start end."""
+    mock.post(f"{ONE}/v3/lease/grant", json=EMPTY)
+    mock.post(f"{ONE}/v3/kv/txn", status=404, json=LEASE_GONE)
+    mock.post(f"{ONE}/v3/kv/txn", json=txn(succeeded=True))
+    store = store_on()
+    if prepared:
+        mock.post(f"{ONE}/v3/lease/keepalive", json={"result": {"TTL": "15"}})
+        store.prepare(15)
+    what = ("k", "v", 15) if write == "create" else (RECORD, "w", 15)
+    record = getattr(store, write)(*what)
+    written = [lease_of(body) for body in sent(mock) if "success" in body]
+    assert len(set(written)) == 2
+    assert str(record.handle) == written[1]
+    store.close()
+    assert "revoke" not in str(mock.calls[-1].request.url)
+
+
+@pytest.mark.parametrize("write", ["create", "update"])
+def test_a_lease_that_ended_twice_is_no_refusal(
+    mock: responses.RequestsMock, write: str
+) -> None:
+    """A start would end at once for a pause that is over a moment later."""
+    mock.post(f"{ONE}/v3/lease/grant", json=EMPTY)
+    mock.post(f"{ONE}/v3/kv/txn", status=404, json=LEASE_GONE)
+    store = store_on()
+    what = ("k", "v", 15) if write == "create" else (RECORD, "w", 15)
+    with pytest.raises(StoreUnavailable, match="lease not found"):
+        getattr(store, write)(*what)
+    assert len([body for body in sent(mock) if "success" in body]) == 2
+
+
+def test_a_doubtful_lease_that_ended_is_replaced(mock: responses.RequestsMock) -> None:
+    """After an outage longer than the ttl the first ticket would be refused."""
+    mock.post(f"{ONE}/v3/lease/grant", body=requests.ConnectionError("reset"))
+    store = store_on()
+    with pytest.raises(StoreUnavailable):
+        store.create("k", "v", 15)
+    exists = {"message": "etcdserver: lease already exists", "code": 9}
+    mock.replace(responses.POST, f"{ONE}/v3/lease/grant", status=400, json=exists)
+    mock.post(f"{ONE}/v3/lease/grant", json=EMPTY)
+    mock.post(f"{ONE}/v3/lease/keepalive", json={"result": {"ID": "1"}})
+    mock.post(f"{ONE}/v3/kv/txn", json=txn(succeeded=True))
+    assert store.create("k", "v", 15).created == 7
+    asked = [body["ID"] for body in sent(mock) if "TTL" in body]
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_a_lease_that_etcd_does_not_know_is_gone(mock: responses.RequestsMock) -> None:
+    """A watch would be told that the store refuses it, and not publish again."""
+    for call in "keepalive", "timetolive":
+        mock.post(f"{ONE}/v3/lease/{call}", status=404, json=LEASE_GONE)
+    with pytest.raises(RecordGone):
+        store_on().keep_alive(RECORD, 15)
+    assert store_on().time_left(RECORD) == 0
+
+
+def test_a_write_has_one_deadline_for_all_its_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One call would last three times as long as documented, and a round of `watch`
+    longer than the watchdog allows."""
+    monkeypatch.setattr(etcd_gateway, "CALL_TIMEOUT", 1.0)
+
+    def slow(handler: Handler) -> bool:
+        time.sleep(0.4)
+        gone = handler.path == "/v3/kv/txn"
+        handler.reply(*((404, LEASE_GONE) if gone else (200, EMPTY)))
+        return True
+
+    server = Gateway()
+    server.before = slow
+    begun = now()
+    with pytest.raises(StoreUnavailable, match="no answer in time"):
+        server.store(user=None, password=None).create("k", "v", 15)
+    assert now() - begun < 1.5
+    server.close()

@@ -700,14 +700,16 @@ def test_a_port_that_answers_itself_is_down(monkeypatch: pytest.MonkeyPatch) -> 
     """TCP connects a free ephemeral port to itself now and then: a node that is not
     even started would give its turn away."""
 
-    def connect(*_: object, **__: object) -> socket.socket:
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        sock.connect(sock.getsockname())
-        return sock
+    real = socket.socket.connect_ex
 
-    monkeypatch.setattr(socket, "create_connection", connect)
-    assert ask("tcp://127.0.0.1:1") == (False, "connection refused")
+    def connect_ex(sock: socket.socket, place: tuple[str, int]) -> int:
+        sock.bind(place)
+        return real(sock, place)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    for scheme in "tcp", "http":
+        result = ask(f"{scheme}://127.0.0.1:{unused_port()}")
+        assert result == (False, "connection refused")
 
 
 def saying(words: bytes, *, ending: Talk | None = None) -> Talk:

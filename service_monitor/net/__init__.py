@@ -1,1 +1,1 @@
-"""Connecting, and what addresses mean."""
+"""Connecting: what addresses mean, deadlines, what each address said."""

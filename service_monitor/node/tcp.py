@@ -21,17 +21,6 @@ _MOST_SAID = 64 * 1024
 _WORDS = re.compile(r"[^\W_][ -~\w]{3,}")
 
 
-def is_our_own_end(sock: socket.socket) -> bool:
-    """Tell whether it is connected to itself.
-
-    Where nobody listens, a port of the ephemeral range may answer itself.
-    """
-    try:
-        return bool(sock.getsockname() == sock.getpeername())
-    except OSError:  # reset already: reading from it will tell
-        return False
-
-
 def ended_by_peer(sock: socket.socket, seconds: float) -> str | None:
     """Say how the peer ended the connection, None if it kept it for so long.
 

@@ -44,6 +44,8 @@ try:
         HTTPClientError,
     )
     from botocore.parsers import ResponseParserError
+
+    from service_monitor.stores.aws_connect import connect_side_by_side
 except ImportError as error:
     raise ConfigError(
         f"dynamodb:// needs boto3 ({error}): pip install '{DISTRIBUTION}[dynamodb]'"
@@ -153,6 +155,7 @@ class _Signer(auth.SigV4Auth):  # type: ignore[misc]
 
 
 auth.AUTH_TYPE_MAPS[_SIGNER] = _Signer
+connect_side_by_side()
 
 
 class Aws:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,13 @@ from urllib.parse import parse_qsl
 
 from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
-from service_monitor.errors import ConfigError, StoreUnavailable, describe
+from service_monitor.errors import (
+    ConfigError,
+    StoreRefused,
+    StoreUnavailable,
+    describe,
+)
+from service_monitor.net.connect import local_address
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
 from service_monitor.shown import mask_url, quoted
@@ -162,6 +167,10 @@ def _default_host(root: Path) -> str:
     return gateway or "127.0.0.1"  # the host's own network, or none
 
 
+class RefusedHere(StoreRefused):
+    """One endpoint will not serve us; another one may. Its text names no endpoint."""
+
+
 class Failover:
     """Go from endpoint to endpoint until one answers; the last good one comes first."""
 
@@ -178,10 +187,11 @@ class Failover:
         """Call with an endpoint and its share of the seconds.
 
         Each has an equal share of what is left, so that a black hole cannot eat up the
-        others' time. Raises `StoreUnavailable` naming what each one said.
+        others' time. Raises `StoreUnavailable` naming what each one said, or, if every
+        one of them said `RefusedHere`, `StoreRefused`; any other refusal at once.
         """
         deadline, first, count = now() + seconds, self._good, len(self._endpoints)
-        said = []
+        said, refused = [], 0
         for turn in range(count):
             index = (first + turn) % count
             share = (deadline - now()) / (count - turn)
@@ -189,26 +199,31 @@ class Failover:
                 break
             try:
                 result = function(self._endpoints[index], share)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, RefusedHere) as error:
+                refused += isinstance(error, RefusedHere)
                 said.append(f"{self._endpoints[index]}: {error}")
                 self._good = (index + 1) % count
             else:
                 self._good = index
                 return result
+        if refused == count:
+            raise StoreRefused("; ".join(said))
         raise StoreUnavailable("; ".join(said) or "no answer in time")
 
     def local_address(self, seconds: float, stop: Stop) -> str:
         """Return the address that this machine would reach the store from.
 
-        Nothing is sent: connecting a UDP socket only looks up the route. A name server
-        may hang, so each endpoint has its share of the seconds. Raises
+        A name server may hang, so each endpoint has its share of the seconds. Raises
         `StoreUnavailable`, and `Stopped` at once when the stop is requested.
         """
 
         def ask(endpoint: Endpoint, share: float) -> str:
             try:
                 return bounded(
-                    lambda: _address_towards(endpoint), share, stop, waits=True
+                    lambda: local_address(endpoint.host, endpoint.port, share),
+                    share,
+                    stop,
+                    waits=True,
                 )
             except OSError as error:
                 raise StoreUnavailable(describe(error)) from None
@@ -228,12 +243,3 @@ class Failover:
                 address,
             )
         return address
-
-
-def _address_towards(endpoint: Endpoint) -> str:
-    host = endpoint.host.strip("[]")
-    found = socket.getaddrinfo(host, endpoint.port, type=socket.SOCK_DGRAM)
-    family, kind, protocol, _, address = found[0]
-    with socket.socket(family, kind, protocol) as sock:
-        sock.connect(address)
-        return str(sock.getsockname()[0])

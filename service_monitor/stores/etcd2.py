@@ -21,11 +21,10 @@ from service_monitor.errors import (
     StoreError,
     StoreRefused,
     StoreUnavailable,
-    describe,
 )
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores import CALL_TIMEOUT
-from service_monitor.stores.endpoints import Access, Endpoint, Failover
+from service_monitor.stores.endpoints import Access, Endpoint, Failover, RefusedHere
 
 T = TypeVar("T")
 
@@ -38,19 +37,24 @@ class Etcd2Store:
     def __init__(self, endpoints: list[Endpoint], access: Access, stop: Stop) -> None:
         import etcd
 
+        from service_monitor.stores import etcd2_client
+
         logging.getLogger("etcd").setLevel(logging.CRITICAL)  # it logs tracebacks
         self._etcd = etcd
         self._failover = Failover(endpoints)
         self._access = access
         self._stop = stop
+        self._api = etcd2_client
         self._clients: dict[Endpoint, Any] = {}
+        self._known: set[Endpoint] = set()  # where etcd has answered
 
     def create(self, key: str, value: str, ttl: float) -> Record:
         try:
             node = self._call(
+                "write",
                 lambda client: client.write(
                     self._key(key), value, ttl=math.ceil(ttl), prevExist=False
-                )
+                ),
             )
         except self._etcd.EtcdAlreadyExist:
             found = self._get(key)
@@ -67,12 +71,13 @@ class Etcd2Store:
         seconds = max(1, int(self.time_left(record)) - 1) if ttl is None else ttl
         try:
             node = self._call(
+                "write",
                 lambda client: client.write(
                     self._key(record.key),
                     value,
                     ttl=math.ceil(seconds),
                     prevIndex=record.version,
-                )
+                ),
             )
         except self._etcd.EtcdKeyNotFound:
             raise RecordGone(record.key) from None
@@ -86,9 +91,10 @@ class Etcd2Store:
     def keep_alive(self, record: Record, ttl: float) -> Record:
         try:
             node = self._call(
+                "renew a record",
                 lambda client: client.refresh(
                     self._key(record.key), math.ceil(ttl), prevIndex=record.version
-                )
+                ),
             )
         except self._etcd.EtcdKeyNotFound:
             raise RecordGone(record.key) from None
@@ -102,9 +108,10 @@ class Etcd2Store:
     def delete(self, record: Record) -> None:
         try:
             self._call(
+                "delete",
                 lambda client: client.delete(
                     self._key(record.key), prevIndex=record.version
-                )
+                ),
             )
         except self._etcd.EtcdKeyNotFound:
             return
@@ -147,8 +154,11 @@ class Etcd2Store:
             return
         except self._etcd.EtcdEventIndexCleared:
             return  # more than 1000 changes ago: the list tells
-        except (self._etcd.EtcdException, OSError, ValueError) as error:
-            raise self._translate(error, endpoint) from error
+        except self._api.ERRORS as error:
+            trouble = self._translate(error, endpoint, "watch")
+            if isinstance(trouble, RefusedHere):  # which names no endpoint
+                trouble = StoreRefused(f"{endpoint}: {trouble}")
+            raise trouble from error
 
     def prepare(self, ttl: float) -> None:
         """Do nothing: a ttl goes with the write."""
@@ -193,42 +203,24 @@ class Etcd2Store:
 
     def _read(self, key: str, *, recursive: bool = False) -> Any:
         return self._call(
+            "read",
             lambda client: client.read(
                 self._key(key), quorum=True, recursive=recursive or None
-            )
+            ),
         )
 
     def _client(self, endpoint: Endpoint) -> Any:
         client = self._clients.get(endpoint)
         if client is None:
-            from service_monitor.http import POOLS
-
-            # Ends up in latin-1, whatever it holds; etcd reads UTF-8.
-            user, password = (
-                text and text.encode().decode("latin-1")
-                for text in (self._access.user, self._access.password)
+            client = self._clients[endpoint] = self._api.new_client(
+                endpoint, self._access
             )
-            client = self._etcd.Client(
-                host=endpoint.host,
-                port=endpoint.port,
-                protocol=endpoint.scheme,
-                cert=self._access.cert,
-                ca_cert=self._access.ca,
-                username=user,
-                password=password,
-                read_timeout=CALL_TIMEOUT,
-                allow_redirect=False,
-                allow_reconnect=False,
-            )
-            client.http.pool_classes_by_scheme = POOLS
-            client.http.connection_pool_kw["retries"] = False  # we fail over instead
-            self._clients[endpoint] = client
         return client
 
-    def _call(self, function: Callable[[Any], T]) -> T:
+    def _call(self, doing: str, function: Callable[[Any], T]) -> T:
         def ask(endpoint: Endpoint, seconds: float) -> T:
             try:
-                return bounded(
+                found = bounded(
                     lambda: function(self._client(endpoint)), seconds, self._stop
                 )
             except (
@@ -236,30 +228,22 @@ class Etcd2Store:
                 self._etcd.EtcdAlreadyExist,
                 self._etcd.EtcdCompareFailed,
             ):
+                self._known.add(endpoint)
                 raise
-            except (self._etcd.EtcdException, OSError, ValueError) as error:
-                raise self._translate(error, endpoint) from error
+            except self._api.ERRORS as error:
+                raise self._translate(error, endpoint, doing) from error
+            self._known.add(endpoint)
+            return found
 
         seconds = min(CALL_TIMEOUT, self._stop.time_left())
         return self._failover.call(ask, seconds)
 
-    def _translate(self, error: BaseException, endpoint: Endpoint) -> StoreError:
-        if isinstance(error, self._etcd.EtcdConnectionFailed):
-            return StoreUnavailable(describe(error.cause or error))
-        if isinstance(error, self._etcd.EtcdInsufficientPermissions):
-            return StoreRefused(
-                f"{endpoint}: {error}: is the password right, and has the user a role "
-                f"with readwrite on {self._access.prefix}*?"
-            )
+    def _translate(
+        self, error: BaseException, endpoint: Endpoint, doing: str
+    ) -> StoreError:
         if isinstance(error, self._etcd.EtcdClusterIdChanged):
             if client := self._clients.pop(endpoint, None):
                 client.http.clear()
             return StoreUnavailable("this is another cluster than before")
-        if "404 page not found" in str(error):
-            return StoreRefused(
-                f"{endpoint}: no v2 API: start etcd with --enable-v2 (up to 3.5) "
-                "or use etcd://"
-            )
-        if isinstance(error, self._etcd.EtcdException):  # what etcd answered
-            return StoreUnavailable(str(error))
-        return StoreUnavailable(describe(error))
+        known = endpoint in self._known
+        return self._api.translate(error, endpoint, self._access, doing, known=known)
