@@ -6,12 +6,14 @@ here needs more than what the interpreter has loaded by itself.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 TYPE_CHECKING = False  # `typing` is slow, and may be what is broken
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
 BROKEN = 70
 """Exit code for a fault of ours or of the installation; sysexits.h EX_SOFTWARE."""
@@ -21,12 +23,21 @@ def guarded(main: Callable[[], None]) -> Callable[[], None]:
     """Let nothing that `main` raises pass for an answer: one line, and exit code 70."""
 
     def run() -> None:
+        if sys.stdout is None:
+            sys.stdout = _Closed()
         try:
             main()
         except BaseException as error:
             os._exit(report(error))
 
     return run
+
+
+class _Closed(io.TextIOBase):
+    """A stdout that was closed: what is written to it must not get lost unheard."""
+
+    def write(self, _: str) -> NoReturn:
+        raise OSError("stdout is closed")
 
 
 def report(error: BaseException) -> int:

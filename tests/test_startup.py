@@ -112,8 +112,14 @@ def test_a_fault_of_ours_is_no_answer(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("argv", "code"),
-    [(HOSTS, 74), (ACQUIRE, 0), (["hosts"], 2)],
-    ids=["hosts", "acquire-lease", "usage"],
+    [
+        (HOSTS, 74),
+        (ACQUIRE, 0),
+        (["hosts"], 2),
+        (["--version"], 74),
+        (["hosts", "--help"], 74),
+    ],
+    ids=["hosts", "acquire-lease", "usage", "--version", "--help"],
 )
 def test_closed_streams_change_no_exit_code(
     path: Path, argv: list[str], code: int

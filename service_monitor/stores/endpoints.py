@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 from service_monitor.addresses import is_only_here, split_port
 from service_monitor.calls import Stop, bounded
-from service_monitor.errors import ConfigError, StoreUnavailable, describe
+from service_monitor.errors import ConfigError, LocalLack, StoreUnavailable, describe
 from service_monitor.shown import mask_url, quoted
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -202,8 +202,13 @@ def _default_host(root: Path) -> str:
         return "127.0.0.1"
     try:
         routes = (root / "proc/net/route").read_text().splitlines()[1:]
-    except OSError:  # a kernel without IPv4
-        return "127.0.0.1"
+    except OSError:
+        if not (root / "proc/net").is_dir():
+            raise LocalLack(
+                "cannot tell this container's default gateway, where the default store "
+                "is: no /proc/net here: name the store with --store"
+            ) from None
+        return "127.0.0.1"  # a kernel without IPv4
     for _, destination, gateway, *_ in map(str.split, routes):
         if int(destination, 16) == 0 and int(gateway, 16) != 0:
             return socket.inet_ntoa(struct.pack("=I", int(gateway, 16)))
