@@ -20,7 +20,7 @@ BROKEN = 70
 
 
 def guarded(main: Callable[[], None]) -> Callable[[], None]:
-    """Let nothing that `main` raises pass for an answer: one line, and exit code 70."""
+    """Let nothing that `main` raises pass for an answer: end with exit code 70."""
 
     def run() -> None:
         if sys.stdout is None:
@@ -41,7 +41,12 @@ class _Closed(io.TextIOBase):
 
 
 def report(error: BaseException) -> int:
-    """Say in one line on stderr what went wrong and where; return the exit code."""
+    """Say in one line on stderr what went wrong and where; return the exit code.
+
+    A fault of ours has its traceback before that, for whoever is to mend it.
+    """
+    if _is_ours(error):
+        sys.excepthook(type(error), error, error.__traceback__)
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _line(error))
     if sys.stderr is not None:
         try:
@@ -52,12 +57,22 @@ def report(error: BaseException) -> int:
     return BROKEN
 
 
+def _is_ours(error: BaseException) -> bool:
+    """Tell a mistake of this program from what kept it from being loaded."""
+    if "service_monitor.cli" not in sys.modules:
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "<module>":
+            return False  # it was met in an import
+        trace = trace.tb_next
+    return not isinstance(error, (ImportError, SyntaxError))
+
+
 def _line(error: BaseException) -> str:
     kind, place = type(error).__name__, _place(error)
-    started = "service_monitor.cli" in sys.modules
-    if started and not isinstance(error, (ImportError, SyntaxError)):
-        # Its words may hold what a request carried.
-        return f"a fault of ours: {kind} in {place}: please report it"
+    if _is_ours(error):
+        return f"a fault of ours: {kind} in {place}: please report the lines above"
     path = os.environ.get("PYTHONPATH")
     if path and not sys.flags.ignore_environment:
         remedy = f"is something in PYTHONPATH={path} in the way? Leave it out"
