@@ -484,7 +484,6 @@ def test_a_crash_is_told_without_secrets(tmp_path: Path, in_thread: bool) -> Non
         text=True,
         timeout=HANG,
     )
-    told = "RuntimeError: b'***'" if in_thread else "a fault of ours: RuntimeError in "
     assert done.returncode == (1 if in_thread else 70)
-    assert told in done.stderr
+    assert "RuntimeError: b'***'" in done.stderr
     assert_untold(done.stdout, done.stderr)

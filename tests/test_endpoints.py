@@ -14,7 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service_monitor.calls import Stop
-from service_monitor.errors import ConfigError, StoreRefused, StoreUnavailable
+from service_monitor.errors import (
+    ConfigError,
+    LocalLack,
+    StoreRefused,
+    StoreUnavailable,
+)
 from service_monitor.stores import endpoints, open_store
 from service_monitor.stores.endpoints import (
     Access,
@@ -357,6 +362,15 @@ def test_a_container_finds_the_etcd_of_its_host(
         (tmp_path / "proc/net/route").write_text(routes)
     expected = gateway if mark else "127.0.0.1"
     assert default_url({}, tmp_path) == f"etcd://{expected}:2379"
+
+
+def test_without_proc_the_gateway_is_not_guessed(tmp_path: Path) -> None:
+    """An etcd inside the container would be asked, and the lease shared with nobody."""
+    assert default_url({}, tmp_path) == "etcd://127.0.0.1:2379"
+    (tmp_path / ".dockerenv").touch()
+    with pytest.raises(LocalLack, match="no /proc/net here: name the store with"):
+        default_url({}, tmp_path)
+    assert default_url({"ETCDCTL_ENDPOINTS": "h:1"}, tmp_path) == "etcd://h:1"
 
 
 # failing over

@@ -14,6 +14,7 @@ from service_monitor.addresses import split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import (
     ConfigError,
+    LocalLack,
     StoreRefused,
     StoreUnavailable,
     describe,
@@ -163,8 +164,14 @@ def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:
 
 def _default_host(root: Path) -> str:
     """Return the loopback address or, in a container, the default gateway's."""
-    gateway = default_gateway(root) if is_container(root) else None
-    return gateway or "127.0.0.1"  # the host's own network, or none
+    if not is_container(root):
+        return "127.0.0.1"
+    if not (root / "proc/net").is_dir():
+        raise LocalLack(
+            "cannot tell this container's default gateway, where the default store "
+            "is: no /proc/net here: name the store with --store"
+        )
+    return default_gateway(root) or "127.0.0.1"  # the host's own network, or none
 
 
 class RefusedHere(StoreRefused):
