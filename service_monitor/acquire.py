@@ -52,9 +52,14 @@ def acquire(
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    arrival = arrival or Arrival(store, request, check=stop.check)
-    contender = Contender(store, request, check=stop.check, enter=arrival.enter)
-    diary, notifier = _Diary(request), notifier or Notifier()
+    diary, told = _Diary(request), notifier or Notifier()
+
+    def check() -> None:
+        stop.check()
+        told.passing()
+
+    arrival = arrival or Arrival(store, request, check=check)
+    contender = Contender(store, request, check=check, enter=arrival.enter)
     queued = refused = False
     try:
         stop.check()
@@ -72,12 +77,12 @@ def acquire(
                         format_duration(outcome.end - now()),
                     )
                     if not request.stays:
-                        _settle(arrival, outcome, stop, notifier)
+                        _settle(arrival, outcome, stop, told)
                     return outcome
                 diary.note(outcome)
                 over = now() >= deadline
                 if not over:
-                    notifier.queued(diary.summary())
+                    told.queued(diary.summary())
                     _wait(store, outcome, deadline - now(), stop)
                     diary.recovered()
             except FAILURES as error:
@@ -87,7 +92,7 @@ def acquire(
                 diary.trouble(error)
                 over = now() >= deadline
                 if not over:
-                    notifier.queued(diary.summary())
+                    told.queued(diary.summary())
                     stop.wait(min(diary.backoff(), deadline - now()))
             stop.check()
             if over:

@@ -47,6 +47,10 @@ class Notifier:
     def queued(self, text: str) -> None:
         """Report a wait in the queue, which must not count as a start that hangs."""
         self.status(text)
+        self.passing()
+
+    def passing(self) -> None:
+        """Report that a look at the queue goes on; it is made of several calls."""
         self.extend(QUEUED_FOR)
         self.beat(QUEUED_FOR)
 

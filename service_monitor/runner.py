@@ -83,7 +83,7 @@ class Runner:
         self._founds = False
         self._started = False
         self._gone = False  # the lease, before its time
-        self._arrival = Arrival(store, request, watcher.service.ttl, check=stop.check)
+        self._arrival = Arrival(store, request, watcher.service.ttl, self._check)
 
     def run(self) -> int:
         """Start the command at its turn; return its exit code when it has ended.
@@ -188,6 +188,10 @@ class Runner:
         with suppress(RuntimeError):  # no thread for it
             threading.Thread(target=end, daemon=True).start()
 
+    def _check(self) -> None:
+        self._stop.check()
+        self._watcher.alive()
+
     def _others(self, lease: Lease | None) -> list[str] | None:
         """Return the hosts that are up, but for an earlier life of this service.
 
@@ -195,7 +199,7 @@ class Runner:
         """
         prefix, trouble = hosts_prefix(self._request.label), Trouble("trying on")
         while True:
-            self._watcher.alive()
+            self._check()
             try:
                 unsure = self._arrival.unsure(lease) if lease else []
                 found = self._store.list(prefix).records
@@ -207,12 +211,10 @@ class Runner:
                     raise self._too_late() from error
                 trouble.met(error)
                 self._stop.wait(_RETRY)
-                self._stop.check()
                 continue
             if unsure and not self._watcher.lapsed:
                 self._notifier.status(awaiting(unsure))
                 self._stop.wait(_RETRY)
-                self._stop.check()
                 continue
             own = prefix + self._request.service_id
             return up_hosts(record for record in found if record.key != own)

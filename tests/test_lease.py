@@ -12,6 +12,7 @@ from service_monitor.errors import (
     StoreUnavailable,
 )
 from service_monitor.lease import (
+    HOLDER_TTL,
     LOOK_LATER,
     LOOK_NEXT,
     WAITER_TTL,
@@ -241,7 +242,30 @@ def test_a_lease_about_to_end_is_given_back_and_queued_for_again(
     lease = node.wins()
     assert lease.deadline > clock()
     assert caplog.text.count("expired before it could be used") == 1
+    assert "cut off for more than --lease-timeout 5 s?)" in caplog.text
     assert len(tickets(store)) == 1
+
+
+def test_a_lease_that_could_not_be_given_back_spoils_no_other(
+    store: SqliteStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next lease of a `run` would not be renewed, and end while it boots."""
+    node = Node(store, clock, "a", lease_timeout=240.0, stays=True)
+    slow, away = iter([HOLDER_TTL]), iter([True])
+
+    def fault(name: str) -> None:
+        node.flaky.after = next(slow, 0.0) if name == "update" else 0.0
+        if name == "list" and node.flaky.calls.count("update") and next(away, False):
+            raise StoreUnavailable("away")
+
+    node.flaky.on_call = fault
+    with pytest.raises(StoreUnavailable):
+        node.step()
+    begun = clock()
+    lease = node.wins()
+    assert lease.deadline == begun + HOLDER_TTL
+    assert lease.until == begun + 240
+    assert "cut off for more than 30 s?)" in caplog.text
 
 
 @pytest.mark.promise(4)
@@ -352,6 +376,23 @@ def test_what_is_no_ticket_blocks_nobody(
     store.create("es/lease/junk", '{"state": "held"}', 1000)
     assert Node(store, clock, "a").wins()
     assert "es/lease/junk is not a ticket" in caplog.text
+
+
+def test_what_is_no_ticket_is_told_once(
+    store: SqliteStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log of a waiting node would hold nothing else."""
+    junk = store.create("es/lease/junk", "not json", 1000)
+    Node(store, clock, "x").wins()
+    waiter = Node(store, clock, "a")
+    for _ in range(3):
+        waiter.waits()
+    assert caplog.text.count("is not a ticket") == 2  # one by each of the two
+    store.delete(junk)
+    waiter.waits()
+    store.create("es/lease/junk", "again", 1000)
+    waiter.waits()
+    assert caplog.text.count("is not a ticket") == 3
 
 
 def test_a_queue_that_changes_all_the_time_is_trouble_not_a_loop(

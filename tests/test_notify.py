@@ -13,10 +13,11 @@ import pytest
 
 from service_monitor.acquire import acquire
 from service_monitor.calls import Stop
-from service_monitor.errors import AcquireTimeout
+from service_monitor.errors import AcquireTimeout, StoreUnavailable
 from service_monitor.lease import Contender, Lease, Request
 from service_monitor.notify import QUEUED_FOR, Notifier
 from service_monitor.stores import Store
+from service_monitor.stores.sqlite import SqliteStore
 from tests.commands import WATCH, Run, environment, error_of, finish, started
 from tests.commands import wait_until as until
 from tests.conftest import Serve
@@ -153,3 +154,22 @@ def test_an_abstract_address(tmp_path: Path) -> None:
         sock.bind(f"\0{name}")
         Notifier({"NOTIFY_SOCKET": f"@{name}"}).status("a\nREADY=1")
         assert sock.recv(100) == b"STATUS=a\\nREADY=1"
+
+
+def test_who_waits_for_a_route_is_not_killed_for_it(
+    manager: Manager, path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Type=notify: systemd would end a `watch` that starts before the network."""
+    stop, tries = Stop(), 0
+
+    def local_address(self: object) -> str:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            stop.request(15)
+        raise StoreUnavailable("no route")
+
+    monkeypatch.setattr(SqliteStore, "local_address", local_address)
+    assert run(*WATCH, stop=stop, env={"NOTIFY_SOCKET": manager.address}).code == 0
+    until(lambda: f"EXTEND_TIMEOUT_USEC={round(QUEUED_FOR * 1e6)}" in manager.heard)
+    assert "STATUS=waiting for a route: no route" in manager.heard

@@ -130,6 +130,54 @@ def test_it_ends_when_it_was_told_to_at_the_latest() -> None:
     assert store.renewals == store.renewals[:4]
 
 
+def last_ones(outcome: Callable[[int], None], **settings: Any) -> Store:
+    """Let a session come to its last renewal, 0.35 s before it has to end."""
+    store, begun = Store(outcome), now()
+    kept = session(store, deadline=begun + TTL, until=begun + 0.35, **settings)
+    time.sleep(0.8)
+    kept.end()
+    return store
+
+
+def test_a_last_renewal_that_failed_is_tried_again() -> None:
+    """One lost message would cost the lease of a node that is nearly up."""
+
+    def outcome(turn: int) -> None:
+        if turn == 1:  # the one that is the last
+            raise StoreUnavailable("away")
+
+    store = last_ones(outcome)
+    assert len(store.renewals) == 2
+    assert store.renewals[1] - store.renewals[0] < TTL
+
+
+def test_a_last_renewal_is_tried_only_while_the_record_may_live() -> None:
+    """The store would be asked for ever to renew what is gone."""
+
+    def outcome(turn: int) -> None:
+        raise StoreUnavailable("away")
+
+    store = last_ones(outcome)
+    assert len(store.renewals) > 2
+    assert store.renewals[-1] - store.renewals[0] < TTL + 0.1
+
+
+def test_a_last_renewal_waits_for_who_has_stalled() -> None:
+    """A probe that hangs for a moment would cost the lease."""
+    vouched = iter([False, False])
+    store = last_ones(lambda turn: None, vouch=lambda: next(vouched, True))
+    assert len(store.renewals) == 1
+
+
+def test_it_tells_why_it_was_not_renewed() -> None:
+    """The log could not say whether the store or this process was to blame."""
+    store = Store(lambda turn: None)
+    kept = session(store, vouch=lambda: False)
+    wait_until(lambda: "stalled" in kept.trouble)
+    kept.end()
+    assert store.renewals == []
+
+
 def test_its_deadline_is_counted_from_before_the_renewal() -> None:
     """A holder that is cut off would go on after the store gave its lease away."""
     begun = now()

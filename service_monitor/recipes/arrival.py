@@ -45,7 +45,7 @@ class Arrival:
         self._store = store
         self._request = request
         self._overdue = min(ttl, USUAL_TTL) * 2 / 3 - _NOISE
-        self._check = check  # raises where nothing more is to be written
+        self._check = check  # raises where we are to end; told between two calls
         self._killed = False  # an earlier life ended without a word
         self._since = math.inf
         self._old: dict[str, tuple[int, int]] = {}
@@ -118,6 +118,7 @@ class Arrival:
         written = self._old.get(key) != (record.created, record.version)
         if written or key in self._alive or key == self._request.hosts_key:
             return True
+        self._check()
         left = self._store.time_left(record)
         end = now() + left
         fine = not self._killed and key not in self._ends and left >= self._overdue
