@@ -200,9 +200,13 @@ def test_what_is_not_used_is_not_checked(
     assert run("hosts", "--label=es", f"--store={url}", env=env).code == 69
 
 
-def test_an_endpoint_with_a_password_is_a_usage_error(run: Run) -> None:
+@pytest.mark.parametrize("at", ["@", "%40"])
+@pytest.mark.parametrize("user", [f"user:{SECRET}", f":{SECRET}"])
+def test_an_endpoint_with_a_password_is_a_usage_error(
+    run: Run, at: str, user: str
+) -> None:
     """It was shown with each outage, and never used."""
-    url = f"dynamodb://t12?region=r&endpoint=http://user:{SECRET}@127.0.0.1:1"
+    url = f"dynamodb://t12?region=r&endpoint=http://{user}{at}127.0.0.1:1"
     refused(run, "hosts", {"SERVICE_MONITOR_STORE": url})
 
 

@@ -86,6 +86,7 @@ def test_a_refusal_at_the_first_contact_ends_the_start(
     assert failing.list("").records == ()
 
 
+@pytest.mark.promise(8)
 def test_a_refusal_later_on_is_waited_out(
     failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
 ) -> None:

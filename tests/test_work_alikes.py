@@ -124,6 +124,7 @@ NO_TRANSACTIONS = (
 )
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(
     "command",
     [

@@ -117,6 +117,11 @@ def parse_place(url: str) -> Place:
         options[name] = value
     if not re.fullmatch("[a-z0-9-]{1,63}", options.get("region", "-")):
         raise wrong(f"names no region: {quoted(options['region'])}")
+    if "@" in options.get("endpoint", ""):  # in the URL that is %40: not masked
+        raise ConfigError(
+            f"store dynamodb://{match['table']} has a user or password in its "
+            "endpoint: DynamoDB takes none, leave them out"
+        )
     if "endpoint" in options and not _is_endpoint(options["endpoint"]):
         raise wrong("needs an endpoint like https://HOST[:PORT]")
     return Place(match["table"], match["prefix"], **options)
@@ -132,7 +137,6 @@ def _is_endpoint(text: str) -> bool:
     return (
         parts.scheme in ("http", "https")
         and bool(parts.hostname)
-        and "@" not in parts.netloc
         and port != 0
         and bare
     )
