@@ -32,7 +32,12 @@ _HINT = "start an engine; REQUIRE_DOCKER=1 makes each of them a failure"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and let SIGTERM end a session as Ctrl-C does."""
+    """Register the marker, and let SIGTERM end a session as Ctrl-C does.
+
+    And let `nohup` be for the session, and not for the commands that it starts.
+    """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
     config.addinivalue_line("markers", "docker: needs an engine that runs containers")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -24,6 +24,10 @@ KILL_WAIT = 2.0
 """Seconds for the kernel to end what was sent SIGKILL; a dead disk may hold that up."""
 
 _POLL = 0.05
+_STILL: dict[int, str] = {
+    number: signal.Signals(number).name
+    for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+}
 
 
 class Child:
@@ -158,14 +162,14 @@ class Child:
             if found.si_code not in (os.CLD_STOPPED, os.CLD_TRAPPED):
                 break
             if os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOHANG):
-                self._say_stopped(found.si_status)
+                self._say_still(found.si_status)
         assert found
         exited = found.si_code == os.CLD_EXITED
         self._code = found.si_status if exited else 128 + found.si_status
         self._ended(self._code)
 
-    def _say_stopped(self, number: int) -> None:
-        why = signal.Signals(number).name
+    def _say_still(self, number: int) -> None:
+        why = _STILL.get(number, f"signal {number}")
         if number in (signal.SIGTTIN, signal.SIGTTOU):
             why += ", as it uses the terminal, and is in the background of that"
         log.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from service_monitor.stores.sqlite import SqliteStore
 from tests.certificates import Certificates
 from tests.commands import Outcome, Run
 from tests.loopback import Loopback, Talk
+
+
+def pytest_configure() -> None:
+    """Let `nohup` be for the tests, and not for the commands that they start."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
 
 
 @pytest.fixture(autouse=True)

@@ -77,6 +77,9 @@ def bad_input() -> Iterator[list[str]]:
         yield [*WATCH, "--info", info]
     for header in "", "s3cret", "X: s3\ncret: y":
         yield [*WATCH, "--header", header]
+    for number in "", "x", "KILL", "CHLD", "-1", "0", "65", "RTMIN+99", "USR1,USR2":
+        yield ["run", *WATCH[1:], f"--stop-signal={number}", "--", "true"]
+    yield ["run", *WATCH[1:], "--stop-whom=all", "--", "true"]
     yield [*WATCH, "--ca="]
     yield [*WATCH, "--ca=/nowhere/ca.pem"]
     yield [*WATCH, "--insecure", "--store=redis://h"]

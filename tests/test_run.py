@@ -319,6 +319,21 @@ def test_one_that_reads_from_the_terminal_is_told(sound: Service) -> None:
     assert "stands still (SIGTTIN, as it uses the terminal, and is in" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGHUP, 143), (signal.SIGQUIT, 131), (signal.SIGUSR2, 140)],
+)
+def test_a_signal_just_after_the_start_leaves_no_orphan(
+    store: Store, booting: Service, number: signal.Signals, code: int
+) -> None:
+    """COMMAND would run on, unwatched, and a second one be started beside it."""
+    script = f"kill -{number.value} $PPID; exec sleep 60"
+    with booting(script) as running:
+        assert finish(running).code == code
+    assert not left_by(booting)
+    assert keys(store) == []
+
+
 def test_no_signal_goes_to_a_group_that_is_gone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

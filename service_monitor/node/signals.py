@@ -71,8 +71,8 @@ def _is_stop(taken: signal.struct_siginfo, stop: Stop) -> bool:
     number = taken.si_signo
     # From the kernel itself, and not by kill: a window was resized.
     resized = number == signal.SIGWINCH and taken.si_code > 0
-    if number in STOPS or (number == stop.also and not resized):
-        return True
+    if number in STOPS or number == stop.also:
+        return not resized
     return not (stop.pass_on(number) or resized)
 
 

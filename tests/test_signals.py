@@ -1,0 +1,87 @@
+"""Which signals are a stop, and which are COMMAND's own while it runs."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from service_monitor import values
+from service_monitor.calls import Stop
+from service_monitor.node.signals import PASSED_ON, STOPS, _is_stop, for_command
+
+KERNEL, KILL = 0x80, 0
+
+
+class Command:
+    """Notes what it is passed; `runs` is what it says of itself."""
+
+    def __init__(self, stop: Stop, runs: bool = True) -> None:
+        self.runs = runs
+        self.passed: list[int] = []
+        stop.pass_on = self.send
+
+    def send(self, number: int) -> bool:
+        self.passed.append(number)
+        return self.runs
+
+
+def taken(number: int, by: int = KILL) -> signal.struct_siginfo:
+    return signal.struct_siginfo([number, by, *[0] * 5])
+
+
+@pytest.mark.parametrize("by", [KERNEL, KILL])
+@pytest.mark.parametrize("also", [None, signal.SIGUSR1, signal.SIGTERM])
+def test_a_stop_is_never_passed_on(by: int, also: int | None) -> None:
+    """COMMAND would stop while others are still told to join it."""
+    stop = Stop()
+    stop.also, command = also, Command(stop)
+    for number in {*STOPS, *([also] if also else [])}:
+        assert _is_stop(taken(number, by), stop)
+    assert command.passed == []
+
+
+def test_the_commands_own_are_passed_on_while_it_runs() -> None:
+    """A reload would end the service."""
+    stop = Stop()
+    command = Command(stop)
+    for number in PASSED_ON:
+        assert not _is_stop(taken(number), stop)
+    assert command.passed == [*PASSED_ON]
+    command.runs = False
+    assert all(_is_stop(taken(number), stop) for number in PASSED_ON)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("also", [None, signal.SIGWINCH])
+def test_a_resized_window_is_never_a_stop(runs: bool, also: int | None) -> None:
+    """The size of a window would decide over a service."""
+    stop = Stop()
+    stop.also, command = also, Command(stop, runs)
+    assert not _is_stop(taken(signal.SIGWINCH, KERNEL), stop)
+    assert not (also and command.passed)  # to this COMMAND it would be a stop
+
+
+def test_what_command_is_sent() -> None:
+    """One that takes SIGHUP for a reload would be killed at the end of the timeout."""
+    assert for_command(signal.SIGHUP) == signal.SIGTERM
+    assert for_command(None) == signal.SIGTERM
+    for number in (STOPS | PASSED_ON) - {signal.SIGHUP}:
+        assert for_command(number) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("USR1", signal.SIGUSR1),
+        ("SIGWINCH", signal.SIGWINCH),
+        ("sigterm", signal.SIGTERM),
+        ("10", signal.SIGUSR1),
+        ("RTMIN+4", signal.SIGRTMIN + 4),
+        ("SIGRTMAX-2", signal.SIGRTMAX - 2),
+        (" 37 ", signal.SIGRTMIN + 3),
+    ],
+)
+def test_signals_are_written_as_in_images_and_units(text: str, number: int) -> None:
+    """An image's own word for it would be refused."""
+    assert values.read_signal(text) == number
