@@ -14,6 +14,7 @@ import pytest
 from service_monitor import cli as cli_module
 from service_monitor.calls import Stop
 from service_monitor.errors import ConfigError, StoreUnavailable
+from service_monitor.net.here import Here
 from service_monitor.records import (
     Registration,
     Ticket,
@@ -22,6 +23,7 @@ from service_monitor.records import (
 )
 from service_monitor.stores import Store
 from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.timing import now
 from tests.certificates import Certificates
 from tests.commands import (
     HANG,
@@ -37,7 +39,7 @@ from tests.commands import (
     wait_until,
 )
 from tests.conftest import Serve
-from tests.loopback import answering, status, unused_port
+from tests.loopback import answering, hanging, status, unused_port
 
 
 def test_no_host_is_an_empty_line(run: Run) -> None:
@@ -304,6 +306,38 @@ def test_the_lines_of_the_2014_tool_work_as_they_stand(
     found = registration(store, "myservice/hosts/Service-0x3241dc3")
     assert found is not None
     assert found.info["transport_port"] == 9300
+    assert end().code == 0
+
+
+@pytest.mark.parametrize("host", ["172.17.0.1", "host.docker.internal"])
+def test_watch_tells_nobody_what_is_another_machine_on_each(
+    watching: Watching, store: Store, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Three nodes would show one host, and be told to join themselves."""
+    monkeypatch.setattr(SqliteStore, "local_address", lambda _: "10.0.0.7")
+    monkeypatch.setattr("service_monitor.advertise.look", Here)
+    url = f"--monitor-url=tcp://{host}:1"
+    end = watching("--label=es", "--service-id=es-1", url, "--timeout=100ms")
+    wait_until(lambda: keys(store) == ["es/hosts/es-1"])
+    found = registration(store, "es/hosts/es-1")
+    assert found is not None
+    assert found.host == "10.0.0.7"
+    err = end().err
+    assert f"--monitor-url names {host} (" in err
+    assert "others are told 10.0.0.7" in err
+
+
+def test_watch_does_not_press_a_tcp_service(
+    watching: Watching, run: Run, store: Store, serve: Serve
+) -> None:
+    """A database would lock the host out while the node waits to be believed."""
+    assert acquire(run, "es-1").code == 0
+    server, begun = serve(hanging), now()
+    url = f"--monitor-url=tcp://127.0.0.1:{server.port}"
+    end = watching("--label=es", "--service-id=es-1", url, "--rise=3", "--host=h")
+    wait_until(lambda: "es/lease/es-1" not in keys(store))
+    assert now() - begun >= 2
+    assert server.connections == 3
     assert end().code == 0
 
 
