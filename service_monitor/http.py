@@ -27,6 +27,9 @@ _KEEPALIVE = [
 MOST_HEADER = 128 * 1024
 """Bytes of an answer before its body: http.client takes 100 lines of 64 KiB each."""
 
+MOST_ERROR = 64 * 1024
+"""Bytes of an answer's body that are read where only its first words are shown."""
+
 
 class _Header:
     """The file that an answer is read from, up to `MOST_HEADER`."""
@@ -115,3 +118,12 @@ def new_session(
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter())
     return session
+
+
+def text_of(answer: requests.Response) -> str:
+    """Read a streamed answer's body: all of a success, `MOST_ERROR` of all else."""
+    if answer.status_code == 200:
+        body = answer.content
+    else:
+        body = answer.raw.read(MOST_ERROR, decode_content=True)
+    return bytes(body).decode(errors="replace")

@@ -7,6 +7,7 @@ status of what is not JSON: the page of a proxy would read as "nobody is up".
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import etcd
@@ -74,15 +75,21 @@ def new_client(endpoint: Endpoint, access: Access) -> Any:
 
 
 def translate(
-    error: BaseException, endpoint: Endpoint, access: Access, doing: str, *, known: bool
+    error: BaseException,
+    endpoint: Endpoint,
+    access: Access,
+    doing: str,
+    *,
+    known: bool,
+    other_kind: Callable[[], bool],
 ) -> StoreError:
     """Turn one of `ERRORS` into the error to raise; `doing` is such as "read".
 
-    `known` is whether etcd has answered at this endpoint before.
+    `known` and `other_kind` are as for `silence`.
     """
     if isinstance(error, etcd.EtcdConnectionFailed | OSError):
         cause = getattr(error, "cause", None) or error
-        return silence(endpoint, cause, known=known, api=V2)
+        return silence(endpoint, cause, V2, known=known, other_kind=other_kind)
     if isinstance(error, Foreign):
         if error.status != 401:
             return foreign(V2, error.status, error.text, doing, error.location)
