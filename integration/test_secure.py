@@ -227,12 +227,15 @@ def test_a_gateway_that_is_off_is_explained() -> None:
     assert "enable-grpc-gateway: true" in said
 
 
-def test_the_wrong_kind_of_port_is_named(user_etcd: Etcd, tls_etcd: Etcd) -> None:
-    """`etcd://` for `etcds://` and the reverse would look like a network fault."""
-    said = fails(f"etcds://{user_etcd.endpoint}", {}, StoreError)
-    assert "etcd://" in said
-    said = fails(f"etcd://{tls_etcd.endpoint}", {}, StoreError)
-    assert "etcds://" in said
+def test_the_wrong_kind_of_port_is_refused(
+    user_etcd: Etcd, tls_etcd: Etcd, scheme: str
+) -> None:
+    """`etcd://` for `etcds://` and the reverse would look like a network fault, and a
+    start wait to its timeout."""
+    said = fails(f"{scheme}s://{user_etcd.endpoint}", {}, StoreRefused)
+    assert f"it speaks no TLS: use {scheme}://" in said
+    said = fails(f"{scheme}://{tls_etcd.endpoint}", {}, StoreRefused)
+    assert f"it speaks TLS: use {scheme}s://" in said
 
 
 # Roles

@@ -27,6 +27,9 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 
+MOST_ERROR = 64 * 1024
+"""Bytes of an answer's body that are read where only its first words are shown."""
+
 
 class _Answer(HTTPResponse):
     """An answer as `net.head` reads it."""
@@ -131,3 +134,12 @@ def new_session(
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter())
     return session
+
+
+def text_of(answer: requests.Response) -> str:
+    """Read a streamed answer's body: all of a success, `MOST_ERROR` of all else."""
+    if answer.status_code == 200:
+        body = answer.content
+    else:
+        body = answer.raw.read(MOST_ERROR, decode_content=True)
+    return bytes(body).decode(errors="replace")

@@ -480,6 +480,6 @@ def test_a_store_that_refuses_us(run: Run, serve: Serve) -> None:
     outcome = run("hosts", "--label=es", f"--store=etcd://{where}")
     assert outcome.code == 69
     assert error_of(outcome) == (
-        f"the store refuses us: http://{where}: permission denied: "
+        f"the store refuses us: http://{where}: cannot read: permission denied: "
         "the user needs a role with readwrite on /service_monitor/"
     )

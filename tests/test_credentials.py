@@ -454,7 +454,7 @@ CRASH = """
 import threading
 from service_monitor.stores.etcd3 import Etcd3Store
 def crash(store, *_):
-    raise RuntimeError(f"b'{{store._access.password}}'")
+    raise RuntimeError(f"b'{{store._gateway._access.password}}'")
 Etcd3Store.list = crash
 if {in_thread}:
     import service_monitor.cli as cli

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from http.client import BadStatusLine
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from service_monitor.calls import Stop
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.endpoints import Access, Endpoint
+from service_monitor.stores.etcd2 import Etcd2Store
 from service_monitor.stores.etcd3 import Etcd3Store
-from service_monitor.stores.etcd_silence import silence
 from tests.certificates import Certificates
 from tests.conftest import Serve
 from tests.gateway import HEADER, Gateway, Handler
@@ -23,6 +22,7 @@ from tests.loopback import (
     Loopback,
     answering,
     at_last,
+    hanging,
     read_request,
     status,
     unused_port,
@@ -198,6 +198,14 @@ def resetting(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
+def version_only(connection: socket.socket) -> None:
+    """Hang up on TLS as etcd does, and answer a plain GET."""
+    connection.settimeout(2.0)
+    if connection.recv(4) == b"GET ":
+        connection.recv(65536)
+        connection.sendall(status("200 OK", body=b"{}"))
+
+
 def closing(connection: socket.socket) -> None:
     connection.recv(1)
 
@@ -245,6 +253,21 @@ def test_plain_to_a_tls_port_is_named(serve: Serve) -> None:
         on(serve(at_last(b"SSH-2.0-OpenSSH_9.6\r\n"))).list("es/")
 
 
+@pytest.mark.parametrize("store", [Etcd3Store, Etcd2Store])
+def test_a_port_of_the_other_kind_is_refused_at_once(
+    serve: Serve, certificates: Certificates, store: type[Etcd3Store | Etcd2Store]
+) -> None:
+    """A start would wait to its timeout for a port that only hangs up: etcd's does."""
+    secured = serve(hanging, tls=certificates.server_context())
+    for scheme, server, says in (
+        ("http", secured, r"speaks TLS: use etcd2?s://"),
+        ("https", serve(version_only), r"speaks no TLS: use etcd2?://"),
+    ):
+        endpoint = Endpoint(scheme, "127.0.0.1", server.port)
+        with pytest.raises(StoreRefused, match=says):
+            store([endpoint], Access(), Stop()).list("es/")
+
+
 def test_a_certificate_of_another_authority_is_refused(
     serve: Serve, certificates: Certificates, strangers: Certificates
 ) -> None:
@@ -254,10 +277,10 @@ def test_a_certificate_of_another_authority_is_refused(
         on(server, "https", ca=strangers.ca).list("es/")
 
 
-def test_what_is_no_status_line_of_ours() -> None:
-    """An exception of another make would be taken for a port of another kind."""
-    endpoint = Endpoint("http", "h", 1)
-    error = silence(endpoint, ConnectionRefusedError(), known=False)
-    assert type(error).__mro__[1] is StoreUnavailable
-    assert str(error) == "connection refused"
-    assert isinstance(silence(endpoint, BadStatusLine("x"), known=True), StoreRefused)
+def test_a_refused_connection_is_an_outage() -> None:
+    """A store that is just being restarted would end every start."""
+    endpoint = Endpoint("http", "127.0.0.1", unused_port())
+    for store in Etcd3Store, Etcd2Store:
+        with pytest.raises(StoreUnavailable) as failed:
+            store([endpoint], Access(), Stop()).list("es/")
+        assert str(failed.value) == f"{endpoint}: connection refused"

@@ -120,7 +120,11 @@ NO_RIGHT = b'{"errorCode": 110, "message": "no right", "index": 1}'
     [
         ("etcd", DENIED, "permission denied"),
         ("etcd2", NO_V2, "start etcd with --enable-v2"),
-        ("etcd2", status("401 No", body=NO_RIGHT), "is the password right"),
+        (
+            "etcd2",
+            status("401 No", body=NO_RIGHT),
+            "name a user in the URL, USER@HOST, with a password",
+        ),
     ],
 )
 @pytest.mark.parametrize(

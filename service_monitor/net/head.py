@@ -68,7 +68,10 @@ class Head:
 
 def _status(line: bytes) -> bytes:
     """Put right how some write the version; it is an answer of HTTP/1 all the same."""
-    if line and not line.endswith(b"\n") and len(line) < 1024:
+    short = not line.endswith(b"\n") and len(line) < 1024
+    if (
+        short and line[:5].upper() == b"HTTP/"
+    ):  # what is no answer is left to its reader
         raise HTTPException("the answer breaks off in its first line")
     return re.sub(rb"^http/(2(\.0)?(?=\s))?", _version, line, flags=re.IGNORECASE)
 

@@ -25,6 +25,8 @@ from service_monitor.errors import (
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint, Failover, RefusedHere
+from service_monitor.stores.etcd_port import asks_for_the_other_kind
+from service_monitor.timing import now
 
 T = TypeVar("T")
 
@@ -155,7 +157,7 @@ class Etcd2Store:
         except self._etcd.EtcdEventIndexCleared:
             return  # more than 1000 changes ago: the list tells
         except self._api.ERRORS as error:
-            trouble = self._translate(error, endpoint, "watch")
+            trouble = self._translate(error, endpoint, "watch", now())
             if isinstance(trouble, RefusedHere):  # which names no endpoint
                 trouble = StoreRefused(f"{endpoint}: {trouble}")
             raise trouble from error
@@ -219,6 +221,7 @@ class Etcd2Store:
 
     def _call(self, doing: str, function: Callable[[Any], T]) -> T:
         def ask(endpoint: Endpoint, seconds: float) -> T:
+            deadline = now() + seconds
             try:
                 found = bounded(
                     lambda: function(self._client(endpoint)), seconds, self._stop
@@ -231,7 +234,7 @@ class Etcd2Store:
                 self._known.add(endpoint)
                 raise
             except self._api.ERRORS as error:
-                raise self._translate(error, endpoint, doing) from error
+                raise self._translate(error, endpoint, doing, deadline) from error
             self._known.add(endpoint)
             return found
 
@@ -239,11 +242,17 @@ class Etcd2Store:
         return self._failover.call(ask, seconds)
 
     def _translate(
-        self, error: BaseException, endpoint: Endpoint, doing: str
+        self, error: BaseException, endpoint: Endpoint, doing: str, deadline: float
     ) -> StoreError:
         if isinstance(error, self._etcd.EtcdClusterIdChanged):
             if client := self._clients.pop(endpoint, None):
                 client.http.clear()
             return StoreUnavailable("this is another cluster than before")
-        known = endpoint in self._known
-        return self._api.translate(error, endpoint, self._access, doing, known=known)
+        return self._api.translate(
+            error,
+            endpoint,
+            self._access,
+            doing,
+            known=endpoint in self._known,
+            other_kind=asks_for_the_other_kind(endpoint, deadline, self._stop),
+        )

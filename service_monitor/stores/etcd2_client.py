@@ -7,11 +7,12 @@ status of what is not JSON: the page of a proxy would read as "nobody is up".
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import etcd
 
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable, describe
 from service_monitor.http import POOLS
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint
@@ -74,22 +75,29 @@ def new_client(endpoint: Endpoint, access: Access) -> Any:
 
 
 def translate(
-    error: BaseException, endpoint: Endpoint, access: Access, doing: str, *, known: bool
+    error: BaseException,
+    endpoint: Endpoint,
+    access: Access,
+    doing: str,
+    *,
+    known: bool,
+    other_kind: Callable[[], bool],
 ) -> StoreError:
     """Turn one of `ERRORS` into the error to raise; `doing` is such as "read".
 
-    `known` is whether etcd has answered at this endpoint before.
+    `known` and `other_kind` are as for `silence`.
     """
     if isinstance(error, etcd.EtcdConnectionFailed | OSError):
         cause = getattr(error, "cause", None) or error
-        return silence(endpoint, cause, known=known, api=V2)
+        return silence(endpoint, cause, V2, known=known, other_kind=other_kind)
     if isinstance(error, Foreign):
         if error.status != 401:
             return foreign(V2, error.status, error.text, doing, error.location)
         code, said = _UNAUTHORIZED, words(error.text)
     else:
         code = (getattr(error, "payload", None) or {}).get("errorCode", 0)
-        said = words(str(error))
+        spoken = isinstance(error, etcd.EtcdException)  # others may quote a request
+        said = words(str(error)) if spoken else describe(error)
     if not 100 <= code < 300:  # 300 and above is etcd's own trouble
         return StoreUnavailable(said)
     if code == _UNAUTHORIZED:

@@ -23,6 +23,7 @@ from service_monitor.stores.etcd_answers import (
     of_watch,
     refusal,
 )
+from service_monitor.stores.etcd_port import asks_for_the_other_kind
 from service_monitor.stores.etcd_silence import silence
 from service_monitor.stores.etcd_token import Token
 from service_monitor.timing import now
@@ -45,8 +46,6 @@ _NONSENSE = (KeyError, TypeError, AttributeError, ValueError, IndexError)
 """What reading an answer raises that is not of etcd's v3 API."""
 _LEAST = 0.05
 """Seconds for a request whose share was used up by one before it."""
-_MOST_ERROR = 64 * 1024
-"""Bytes of an error that are read."""
 
 
 class Gateway:
@@ -55,12 +54,13 @@ class Gateway:
     def __init__(self, endpoints: list[Endpoint], access: Access, stop: Stop) -> None:
         import requests  # the slow import, only for who uses it
 
-        from service_monitor.http import new_session
+        from service_monitor.http import new_session, text_of
 
         self.failover = Failover(endpoints)
         self._access = access
         self._stop = stop
         self._session = new_session(ca=access.ca, cert=access.cert)
+        self._text = text_of
         self._request_error = requests.RequestException
         self._token = Token()
         self._known: set[Endpoint] = set()  # where etcd has answered
@@ -108,9 +108,9 @@ class Gateway:
                 bounded(follow, seconds, self._stop, waits=True)
             except TimeoutError:
                 return
-            except (self._request_error, OSError) as error:
+            except (self._request_error, OSError, ValueError) as error:
                 if describe(error) != "no answer in time":
-                    raise self._silence(endpoint, error) from error
+                    raise self._silence(endpoint, error, deadline) from error
 
         try:
             self._as_user(watch, lambda: self._log_in(endpoint, deadline, True))
@@ -165,13 +165,13 @@ class Gateway:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                return answer.status_code, _text(answer), _location(answer)
+                return answer.status_code, self._text(answer), _location(answer)
 
         try:
             status, text, location = bounded(post, seconds, self._stop, waits=waits)
         # ValueError: of what cannot be sent, which `requests` does not wrap.
         except (self._request_error, OSError, ValueError) as error:
-            raise self._silence(endpoint, error) from error
+            raise self._silence(endpoint, error, deadline) from error
         if status != 200:
             raise self._judge(endpoint, path, status, text, location)
         try:
@@ -200,7 +200,7 @@ class Gateway:
             stream=True,
         ) as stream:
             if (status := stream.status_code) != 200:
-                text, location = _text(stream), _location(stream)
+                text, location = self._text(stream), _location(stream)
                 raise self._judge(endpoint, _WATCH, status, text, location)
             for line in stream.iter_lines(chunk_size=None):
                 changed, failed = _look(line)
@@ -220,8 +220,12 @@ class Gateway:
         prefix = f"{self._access.prefix}/"
         return {"doing": _DOING[path], "user": self._access.user, "prefix": prefix}
 
-    def _silence(self, endpoint: Endpoint, error: BaseException) -> StoreError:
-        return silence(endpoint, error, known=endpoint in self._known)
+    def _silence(
+        self, endpoint: Endpoint, error: BaseException, deadline: float
+    ) -> StoreError:
+        ask = asks_for_the_other_kind(endpoint, deadline, self._stop)
+        known = endpoint in self._known
+        return silence(endpoint, error, V3, known=known, other_kind=ask)
 
 
 def _headers(token: str) -> dict[str, str]:
@@ -234,15 +238,6 @@ def _token(answer: dict[str, Any]) -> str:
 
 def _location(answer: Any) -> str:
     return str(answer.headers.get("Location", "")) if answer.is_redirect else ""
-
-
-def _text(answer: Any) -> str:
-    """Read the body: all that etcd says, and of an error no more than is shown."""
-    if answer.status_code == 200:
-        body = answer.content
-    else:
-        body = answer.raw.read(_MOST_ERROR, decode_content=True)
-    return bytes(body).decode(errors="replace")
 
 
 def _look(line: bytes) -> tuple[bool, Said | None]:

@@ -1,18 +1,17 @@
 """What a connection to an etcd has failed of: the wrong port, certificates, an outage.
 
-No I/O. What no waiting lifts is a refusal, all else an outage.
+What no waiting lifts is a refusal, all else an outage.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import BadStatusLine, RemoteDisconnected
 
 from service_monitor.errors import StoreError, describe
 from service_monitor.stores.endpoints import Endpoint
 from service_monitor.stores.etcd_answers import (
-    V3,
     Api,
     Doubt,
     Misplaced,
@@ -46,12 +45,17 @@ them while we wait."""
 
 
 def silence(
-    endpoint: Endpoint, error: BaseException, *, known: bool, api: Api = V3
+    endpoint: Endpoint,
+    error: BaseException,
+    api: Api,
+    *,
+    known: bool,
+    other_kind: Callable[[], bool],
 ) -> StoreError:
     """Turn a connection's failure into the error to raise.
 
     `known` is whether etcd has answered at this address before: it is then no other
-    kind of port.
+    kind of port. `other_kind` asks whether only one of us uses TLS.
     """
     said = describe(error)
     chain = tuple(_chain(error))
@@ -72,6 +76,9 @@ def silence(
     if not any(_broke_off(cause) for cause in chain):
         return Trouble(said)
     if not known:
+        if other_kind():
+            plain = endpoint.scheme == "http"
+            return Misplaced(api.secure if plain else _PLAIN.format(api.scheme))
         guess = _NO_TLS if endpoint.scheme == "https" else _NO_ANSWER
         said = f"{said}: {guess.format(api.scheme)}"
     return Trouble(said, Doubt.PERHAPS)
