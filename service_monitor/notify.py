@@ -52,7 +52,7 @@ class Notifier:
         self.passing()
 
     def passing(self) -> None:
-        """Report, once it queues, that a look goes on: that is made of several calls."""
+        """Report, once it queues, that a look of several calls goes on."""
         if self._queues:
             self.extend(QUEUED_FOR)
             self.beat(QUEUED_FOR)
