@@ -35,6 +35,7 @@ class Notifier:
         self._address = environ.get("NOTIFY_SOCKET", "")
         self._heartbeat = heartbeat
         self._broken: set[str] = set()
+        self._queues = False
         self.watchdog: float | None = None
         if environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             limit = environ.get("WATCHDOG_USEC", "")
@@ -47,12 +48,14 @@ class Notifier:
     def queued(self, text: str) -> None:
         """Report a wait in the queue, which must not count as a start that hangs."""
         self.status(text)
+        self._queues = True
         self.passing()
 
     def passing(self) -> None:
-        """Report that a look at the queue goes on; it is made of several calls."""
-        self.extend(QUEUED_FOR)
-        self.beat(QUEUED_FOR)
+        """Report, once it queues, that a look of several calls goes on."""
+        if self._queues:
+            self.extend(QUEUED_FOR)
+            self.beat(QUEUED_FOR)
 
     def extend(self, seconds: float) -> None:
         """Let the start, or the stop, take that long from now."""

@@ -84,6 +84,18 @@ def test_a_waiter_says_why_and_asks_for_time(manager: Manager, store: Store) -> 
     ]
 
 
+def test_a_look_that_takes_many_calls_asks_for_time_in_between(
+    manager: Manager, store: Store
+) -> None:
+    """A store that takes seconds for each call would get the waiter killed."""
+    assert isinstance(Contender(store, Request("es", "a", "h")).step(), Lease)
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address})
+    with pytest.raises(AcquireTimeout):
+        acquire(store, Request("es", "b", "h"), 0.4, Stop(), notifier)
+    more = f"EXTEND_TIMEOUT_USEC={int(QUEUED_FOR * 1_000_000)}"
+    until(lambda: manager.heard.count(more) > len(manager.heard) / 2)
+
+
 def test_the_watchdog_follows_the_rounds(
     manager: Manager, path: Path, serve: Serve
 ) -> None:
