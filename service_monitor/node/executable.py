@@ -12,7 +12,6 @@ import os
 import stat
 import struct
 from pathlib import Path
-from typing import BinaryIO
 
 from service_monitor.errors import CannotStart
 
@@ -91,9 +90,9 @@ def _check_format(name: str, path: str, depth: int = 0) -> None:
     try:
         with open(path, "rb") as file:
             head = file.read(_SCRIPT_HEAD)
-            if head.startswith(_ELF):
-                _check_program(name, path, file)
-                return
+        if head.startswith(_ELF):
+            _check_program(name, path)
+            return
     except OSError:
         return  # it may be executed, but not read
     if head.startswith(b"#!"):
@@ -144,7 +143,7 @@ def _asked_of_env(rest: str) -> str | None:
     return rest if plain else None
 
 
-def _check_program(name: str, path: str, file: BinaryIO) -> None:
+def _check_program(name: str, path: str) -> None:
     """Look at an ELF file as the kernel does before it lets go of the caller."""
     try:
         ours = _header("/proc/self/exe")
@@ -186,9 +185,11 @@ def _header(path: str) -> tuple[int, int, int, int, str]:
         (table,) = struct.unpack_from(ends + place, head, at)
         size, count = struct.unpack_from(f"{ends}HH", head, 54 if wide == 2 else 42)
         file.seek(table)
+        if size != (56 if wide == 2 else 32) or not count:
+            raise ValueError("no program headers")
         entries = file.read(size * count)
-        if not count or len(entries) < size * count:
-            raise ValueError("no whole program header")
+        if len(entries) < size * count:
+            raise ValueError("no whole program headers")
         loader = ""
         for entry in range(0, size * count, size):
             if struct.unpack_from(f"{ends}I", entries, entry)[0] == _PT_INTERP:
