@@ -514,8 +514,9 @@ def test_a_file_that_is_read_only_here(
         hosts = there("hosts")
         lease = node(there, "acquire-lease", "es-3", "--acquire-timeout=200ms")
         lasting = node(there, "watch", "es-4", "--monitor-url=http://127.0.0.1:1")
-        for command, code in (hosts, 69), (lease, 1):
-            assert "readonly" in failed(command, code)
+        for command in hosts, lease:
+            assert "the store refuses us: " in (said := failed(command, 69))
+            assert "readonly" in said
         lasting.wait_said("readonly", SOON)
         assert stopped(lasting) == 0
     assert states(sqlite) == {"es-1": "held", "es-2": "waiting"}

@@ -138,7 +138,11 @@ class _Call(Generic[T]):
         A duplicate is kept, since TLS and a response that outlives its connection both
         take the socket object away while the connection stays the same.
         """
-        breaker = socket.socket(fileno=os.dup(sock.fileno()))
+        try:
+            breaker = socket.socket(fileno=os.dup(sock.fileno()))
+        except OSError:  # no file left: who called may not come to close it
+            sock.close()
+            raise
         with self._lock:
             self._breakers.append(breaker)
             if self._aborted:

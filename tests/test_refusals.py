@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from service_monitor.probe import Result
 from service_monitor.records import Snapshot
 from service_monitor.registry import Service, wait_for_hosts
 from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.sqlite_errors import failure
 from service_monitor.timing import now
 from service_monitor.watcher import Rhythm, Watcher
 from tests.commands import HANG, Run, environment, finish, started
@@ -170,6 +172,47 @@ def test_who_starts_without_a_turn_starts_without_the_store(
     assert code == 0
     assert mark.exists()
     assert "ERROR starting without the lease: the store refuses us: " in err
+
+
+def test_a_database_that_we_may_not_write_is_not_waited_for(path: Path) -> None:
+    """A volume mounted wrongly would hold up a boot for six minutes."""
+    SqliteStore(str(path), Stop()).list("")
+    uri = f"file:{path}?mode=ro"
+
+    class ReadOnly(SqliteStore):
+        def _connect(self, busy: float) -> sqlite3.Connection:
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._opened = self._identity()
+            return self._connection
+
+    begun = now()
+    stop = Stop()
+    with pytest.raises(StoreRefused, match="readonly database: let this user write th"):
+        acquire(ReadOnly(str(path), stop), REQUEST, HANG, stop)
+    assert now() - begun < SOON
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        (sqlite3.SQLITE_READONLY, True),
+        (sqlite3.SQLITE_READONLY_RECOVERY, True),
+        (sqlite3.SQLITE_PERM, True),
+        (sqlite3.SQLITE_READONLY_DBMOVED, False),
+        (sqlite3.SQLITE_BUSY, False),
+        (sqlite3.SQLITE_FULL, False),
+        (sqlite3.SQLITE_CORRUPT, False),
+        (sqlite3.SQLITE_CANTOPEN, False),
+    ],
+)
+def test_what_sqlite_says_is_told_apart(
+    tmp_path: Path, code: int, refused: bool
+) -> None:
+    """A disk that is full for a moment would end every start."""
+    error = sqlite3.OperationalError("so it says")
+    error.sqlite_errorcode = code
+    found = failure(str(tmp_path / "s.db"), error)
+    assert isinstance(found, StoreRefused) is refused
 
 
 # watch

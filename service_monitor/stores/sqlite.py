@@ -20,9 +20,9 @@ from service_monitor.errors import (
     RecordGone,
     StoreUnavailable,
 )
-from service_monitor.lacks import lack_in
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores import machine, sqlite_rows
+from service_monitor.stores.sqlite_errors import failure
 from service_monitor.stores.sqlite_rows import Boot, Row, read_rows
 from service_monitor.timing import now
 
@@ -212,10 +212,7 @@ class SqliteStore:
                 yield db
             except sqlite3.Error as error:
                 self.close()
-                # It says no more than "unable to open database file".
-                if lack := lack_in(error, unclear="open" in str(error)):
-                    raise lack from error
-                raise StoreUnavailable(f"{self._path}: {error}") from error
+                raise failure(self._path, error) from error
 
     def _connect(self, busy: float) -> sqlite3.Connection:
         self._connection = db = sqlite3.connect(
