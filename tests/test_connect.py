@@ -34,8 +34,11 @@ SOON = 3.0
 
 
 def needs(address: str) -> None:
-    if ":" in address and not os.path.exists("/proc/net/if_inet6"):
-        pytest.skip("IPv6 is off on this machine: a black hole of IPv6 is not tested")
+    try:
+        with socket.socket(family_of(address)) as sock:
+            sock.bind((address, 0))
+    except OSError:
+        pytest.skip(f"no {address} on this machine: IPv6 is off, and not tested")
 
 
 @pytest.fixture(params=HOLES)
@@ -286,12 +289,49 @@ def test_what_this_machine_lacks_is_no_fault_of_an_address(
 # the address of this machine
 
 
+def leading_out_by(monkeypatch: pytest.MonkeyPatch, **by: str) -> None:
+    """Let the route to the last number of an address lead out by this one of ours."""
+    monkeypatch.setattr(module, "is_only_here", lambda address: False)
+    real = socket.socket.connect
+
+    def connect(sock: socket.socket, place: Address) -> None:
+        if sock.type == socket.SOCK_DGRAM:
+            sock.bind((by["_" + place[0].rpartition(".")[2]], 0))
+        real(sock, place)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
 def test_the_local_address_is_of_the_route_that_works(
-    server: socket.socket, hole: Address
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Others would be told an address of IPv6 that nobody reaches."""
-    assert local_address("both.test", hole[1], HANG) == "127.0.0.1"
-    assert local_address("127.0.0.3", hole[1], HANG) == "127.0.0.1"
+    leading_out_by(monkeypatch, _2="127.0.0.9", _3="127.0.0.1")
+    resolving(monkeypatch, both_test=["127.0.0.2", "127.0.0.3"])
+    with (
+        black_hole("127.0.0.2") as hole,
+        socket.create_server(("127.0.0.3", hole[1])),
+    ):
+        assert local_address("both.test", hole[1], HANG) == "127.0.0.1"
+
+
+def test_a_local_address_that_is_in_doubt_is_not_guessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the store is away a node would publish an address that may be wrong."""
+    leading_out_by(monkeypatch, _2="127.0.0.9", _3="127.0.0.1")
+    resolving(monkeypatch, both_test=["127.0.0.2", "127.0.0.3"])
+    with pytest.raises(NotConnected, match=r"127\.0\.0\.2.*, 127\.0\.0\.3"):
+        local_address("both.test", unused_port(), HANG)
+
+
+def test_of_addresses_that_mean_nothing_elsewhere_any_will_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A `watch` on the store's machine would wait for the store at its start."""
+    needs("::1")
+    resolving(monkeypatch, here_test=["::1", "127.0.0.1"])
+    assert local_address("here.test", unused_port(), HANG) == "::1"
 
 
 def test_the_local_address_needs_no_store_where_the_route_tells(hole: Address) -> None:

@@ -12,12 +12,13 @@ import errno
 import os
 import selectors
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-from service_monitor.addresses import with_port
+from service_monitor.addresses import is_only_here, with_port
 from service_monitor.calls import adopt
 from service_monitor.errors import describe
 from service_monitor.timing import now
@@ -48,6 +49,19 @@ class _Place(NamedTuple):
         return with_port(str(self.address[0]), self.address[1])
 
 
+_limit = threading.local()
+
+
+@contextmanager
+def connecting_within(seconds: float) -> Iterator[None]:
+    """Let no connection that this thread makes take longer than so many seconds."""
+    _limit.deadline = now() + seconds
+    try:
+        yield
+    finally:
+        del _limit.deadline
+
+
 def connect(
     host: str, port: int, seconds: float | None, options: Iterable[Option] = ()
 ) -> socket.socket:
@@ -70,7 +84,8 @@ def local_address(host: str, port: int, seconds: float) -> str:
     """Return the address of this machine that the host is reached from.
 
     Nothing is sent where the routes alone tell: connecting a UDP socket looks one up.
-    If they lead out by several addresses, only a connection tells which of them works.
+    If they lead out by several addresses, only a connection tells which of them works;
+    but of those that mean nothing elsewhere any will do.
     Raises as `connect`.
     """
     found: dict[str, None] = {}
@@ -82,7 +97,7 @@ def local_address(host: str, port: int, seconds: float) -> str:
                 found[str(sock.getsockname()[0])] = None
         except OSError as no_route:
             error = error or no_route
-    if len(found) == 1:
+    if len(found) == 1 or (found and all(map(is_only_here, found))):
         return next(iter(found))
     if not found:
         raise error or OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
@@ -118,6 +133,7 @@ class _Attempts:
     def run(self, seconds: float | None) -> socket.socket:
         """Return the socket of the first address that answers."""
         limit = float("inf") if seconds is None else seconds
+        limit = min(limit, getattr(_limit, "deadline", float("inf")) - now())
         deadline = now() + limit - min(MARGIN, limit / 10)
         stagger = min(STAGGER, limit / (len(self._places) + 1))
         left, next_start = list(self._places), now()

@@ -22,6 +22,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from service_monitor.net.connect import connecting_within
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint, Failover, RefusedHere
@@ -222,10 +223,13 @@ class Etcd2Store:
     def _call(self, doing: str, function: Callable[[Any], T]) -> T:
         def ask(endpoint: Endpoint, seconds: float) -> T:
             deadline = now() + seconds
+
+            def send() -> T:
+                with connecting_within(seconds):  # python-etcd has one for all calls
+                    return function(self._client(endpoint))
+
             try:
-                found = bounded(
-                    lambda: function(self._client(endpoint)), seconds, self._stop
-                )
+                found = bounded(send, seconds, self._stop)
             except (
                 self._etcd.EtcdKeyNotFound,
                 self._etcd.EtcdAlreadyExist,
