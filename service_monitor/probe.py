@@ -12,7 +12,7 @@ from service_monitor.calls import Stop, bounded
 from service_monitor.errors import LocalLack, describe
 from service_monitor.lacks import lack_in
 from service_monitor.net.connect import connect
-from service_monitor.node.tcp import LOOK, ended_by_peer
+from service_monitor.node.tcp import LOOK, RESET, ended_by_peer
 from service_monitor.shown import printable
 from service_monitor.timing import format_duration, now
 
@@ -76,6 +76,8 @@ def _tcp(target: Target) -> Callable[[], Result]:
                 return Result(ended is None, ended or "accepts connections")
         except TimeoutError:
             raise
+        except ConnectionResetError:  # before we came to look
+            return Result(False, RESET)
         except OSError as error:
             return _failed(error)
 

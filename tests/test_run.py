@@ -633,9 +633,8 @@ def test_a_lease_that_cannot_be_renewed_is_lost(
 ) -> None:
     """A node that is cut off would boot beside the next one."""
     options = ("--on-lease-lost=stop", "--lease-timeout=3s")
-    with booting("exec sleep 60", *options) as running:
-        wait_until(lambda: HELD in keys(store))
-        wait_until(lambda: '"held"' in store.list(HELD).records[0].value)
+    with booting("echo started >$SEEN; exec sleep 60", *options) as running:
+        wait_until(lambda: bool(booting.said()))
         booting.path.rename(tmp_path / "moved")
         booting.path.mkdir()
         outcome = finish(running)

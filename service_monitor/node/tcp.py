@@ -17,6 +17,7 @@ LOOK = 0.2
 CONNECTED_INTERVAL = 1.0
 """Seconds between two probes while this service id holds the startup lease, from the
 first success on: some servers count connections without a word, and lock us out."""
+RESET = "accepted, then reset at once"
 _MOST_SAID = 64 * 1024
 _WORDS = re.compile(r"[^\W_][ -~\w]{3,}")
 
@@ -34,7 +35,7 @@ def ended_by_peer(sock: socket.socket, seconds: float) -> str | None:
         except TimeoutError:
             return None
         except OSError:  # a reset, whatever the kernel calls it
-            return f"accepted, then reset at once{_quote(said)}"
+            return f"{RESET}{_quote(said)}"
         if not more:
             return f"accepted, then closed at once{_quote(said)}"
         said += more
