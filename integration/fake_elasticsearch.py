@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def sleep_until(share: float) -> None:
         time.sleep(max(0.0, born + share * args.startup_time - time.monotonic()))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM):  # that of SIGTERM tells of both
         signal.signal(number, lambda *_: sys.exit(0))  # PID 1 has no default action
     chance: random.Random = random.SystemRandom()
     if args.seed is not None:

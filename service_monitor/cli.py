@@ -130,30 +130,7 @@ def watch(stop: Stop, /, **given: Any) -> None:
     show_default="stop while SERVICE_MONITOR_FIRST is 1, else continue",
     help="What to do when the lease is lost before COMMAND is up.",
 )
-@option(
-    "--stop-timeout",
-    type=values.DURATION,
-    default="10s",
-    help="How long COMMAND may take to stop, then SIGKILL.",
-)
-@option(
-    "--stop-whom",
-    type=click.Choice(["group", "command"]),
-    default="group",
-    help="Whom the stop goes to: COMMAND with all that it started, or it alone.",
-)
-@option(
-    "--stop-signal",
-    type=values.SIGNAL,
-    help="Stop at this one too, though it is COMMAND's own while that runs: USR1, "
-    "WINCH ...",
-)
-@option(
-    "--drain",
-    type=values.DURATION_OR_0,
-    default="0s",
-    help="How long COMMAND goes on after it is deregistered and before it is stopped.",
-)
+@options.stopping
 @options.heartbeat_file
 @options.store
 @options.log_level

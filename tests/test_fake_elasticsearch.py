@@ -168,10 +168,9 @@ def test_signal_ends_it_in_any_phase(phase: str, number: signal.Signals) -> None
             assert running.stdout
             assert phase in (line.strip() for line in running.stdout)
         else:
-            # Nothing is said before it listens; and `... &` has SIGINT ignored until
-            # it is up, so that a signal before counts for nothing.
+            # Nothing is said before it listens; and a signal that comes while Python
+            # starts counts for nothing in the background, or is a traceback.
             deadline = time.monotonic() + 20
-            # Python catches SIGINT by itself before that, but not SIGTERM.
             while not caught(running.pid) >> (signal.SIGTERM - 1) & 1:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
