@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from service_monitor.stores.etcd2 import Etcd2Store
 from service_monitor.stores.etcd3 import Etcd3Store
 from tests.certificates import Certificates
 from tests.conftest import Serve
-from tests.gateway import HEADER, Gateway, Handler
+from tests.gateway import HEADER, LOGIN, Gateway, Handler
 from tests.loopback import (
     Loopback,
     answering,
@@ -157,6 +158,44 @@ def test_what_was_said_is_short(gateway: Gateway) -> None:
         with pytest.raises(StoreError) as failed:
             answer(gateway, code, body).list("es/")
         assert len(str(failed.value)) < 400
+
+
+@pytest.mark.parametrize("code", [200, 400, 404, 502])
+def test_an_echo_gives_no_secret_away(gateway: Gateway, code: int) -> None:
+    """A proxy that quotes the request would put password and token into every log."""
+    secret = 'pass"wörd€'
+
+    def echo(handler: Handler) -> bool:
+        if code == 404 and handler.path == LOGIN:
+            handler.reply(200, {"header": {}, "token": "t0ken"})
+            return True
+        body = {"body": handler.body, "token": handler.headers["Authorization"]}
+        handler.reply(code, body)
+        return True
+
+    gateway.before = echo
+    with pytest.raises(StoreError) as failed:
+        gateway.store(password=secret).list("es/")
+    assert "***" in str(failed.value)
+    for shown in secret, json.dumps(secret)[1:-1], "t0ken":
+        assert shown not in str(failed.value)
+
+
+def basic(request: bytes) -> bytes:
+    return request[request.lower().index(b"authorization") :]
+
+
+def test_an_echo_gives_no_secret_of_v2_away(serve: Serve) -> None:
+    """The header holds user and password, hardly hidden."""
+
+    def echo(connection: socket.socket) -> None:
+        connection.sendall(status("400 Bad", body=basic(read_request(connection))))
+
+    endpoint = Endpoint("http", "127.0.0.1", serve(echo).port)
+    with pytest.raises(StoreRefused) as failed:
+        Etcd2Store([endpoint], Access(user="u", password="s3cret"), Stop()).list("es/")
+    assert "***" in str(failed.value)
+    assert "dTpzM2NyZXQ" not in str(failed.value)
 
 
 def test_a_redirect_is_named(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ status of what is not JSON: the page of a proxy would read as "nobody is up".
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -91,9 +92,11 @@ def translate(
         cause = getattr(error, "cause", None) or error
         return silence(endpoint, cause, V2, known=known, other_kind=other_kind)
     if isinstance(error, Foreign):
+        secrets = _secrets(access)
         if error.status != 401:
-            return foreign(V2, error.status, error.text, doing, error.location)
-        code, said = _UNAUTHORIZED, words(error.text)
+            answer = error.status, error.text, doing, error.location
+            return foreign(V2, *answer, secrets=secrets)
+        code, said = _UNAUTHORIZED, words(error.text, secrets)
     else:
         code = (getattr(error, "payload", None) or {}).get("errorCode", 0)
         spoken = isinstance(error, etcd.EtcdException)  # others may quote a request
@@ -107,3 +110,9 @@ def translate(
         said += f": {hint}"
         said += f", and has the user a role with readwrite on {access.prefix}*?"
     return StoreRefused(f"{endpoint}: cannot {doing}: {said}")
+
+
+def _secrets(access: Access) -> tuple[str, ...]:
+    """Return what an answer may quote of our requests, and we must not show."""
+    both = f"{access.user}:{access.password}".encode()
+    return (access.password, b64encode(both).decode()) if access.password else ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
@@ -21,15 +22,8 @@ LONGEST_WORDS = 160
 # gRPC codes, https://grpc.io/docs/guides/status-codes/
 INVALID, NOT_FOUND, DENIED, FAILED_PRECONDITION = 3, 5, 7, 9
 OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED = 11, 12, 16
-_FINAL = {
-    INVALID,
-    NOT_FOUND,
-    DENIED,
-    FAILED_PRECONDITION,
-    OUT_OF_RANGE,
-    UNIMPLEMENTED,
-    UNAUTHENTICATED,
-}
+_FINAL = {INVALID, NOT_FOUND, DENIED, FAILED_PRECONDITION}
+_FINAL |= {OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED}
 _LATER = {408, 425, 429}
 """HTTP's own ways to say "not now" below 500."""
 # After these etcd's own client authenticates again, whatever their code.
@@ -135,58 +129,63 @@ class Said(NamedTuple):
     code: int
 
 
-def words(text: str) -> str:
-    """Return what a text says on one short line, without its HTML."""
+def words(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return what a text says on one short line, without its HTML and our secrets."""
+    for secret in filter(None, secrets):
+        for form in secret, json.dumps(secret)[1:-1]:
+            text = text.replace(form, "***")
     bare = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text[:65536])
     return printable(" ".join(bare.split()), LONGEST_WORDS)
 
 
-def judge(
-    endpoint: Endpoint,
-    status: int,
-    text: str,
-    location: str = "",
-    *,
-    doing: str,
-    user: str | None,
-    prefix: str,
-) -> StoreError:
+class About(NamedTuple):
+    """What an error is to say of its request, and the secrets that it must not quote.
+
+    `doing` is such as "read".
+    """
+
+    endpoint: Endpoint
+    doing: str
+    user: str | None
+    prefix: str
+    secrets: tuple[str, ...]
+
+
+def judge(about: About, status: int, text: str, location: str = "") -> StoreError:
     """Turn an HTTP answer that is no success into the error to raise.
 
-    `doing` is the operation, such as "read"; `location` where a redirect leads.
+    `location` is where a redirect leads.
     """
     said = _parse(text)
     if said is None or not said.code:  # a proxy may speak JSON too
-        return foreign(V3, status, text, doing, location)
-    return refusal(endpoint, said, doing=doing, user=user, prefix=prefix)
+        return foreign(V3, status, text, about.doing, location, about.secrets)
+    return refusal(about, said)
 
 
-def refusal(
-    endpoint: Endpoint, said: Said, *, doing: str, user: str | None, prefix: str
-) -> StoreError:
+def refusal(about: About, said: Said) -> StoreError:
     """Turn an error in etcd's words into the error to raise."""
     message, code = said
     own = "etcdserver:" in message or "auth:" in message
-    shown = words(message)
+    shown = words(message, about.secrets)
     if any(stale in message for stale in _STALE_TOKEN):
         code = UNAUTHENTICATED
     elif "permission denied" in message:
         code = DENIED
     if code in (NOT_FOUND, UNIMPLEMENTED) and not own:
-        return Misplaced(f"cannot {doing}: {shown}: {V3.missing}")
+        return Misplaced(f"cannot {about.doing}: {shown}: {V3.missing}")
     if code not in _FINAL or any(passing in message for passing in _PASSING):
         return Trouble(shown, Doubt.NONE if own else Doubt.PERHAPS)
     doubt, hint = Doubt.NONE, ""
     if code == UNAUTHENTICATED:
         doubt = Doubt.CERTAIN
-        if not user:
+        if not about.user:
             hint = ": it has users: name a user in the URL, USER@HOST, with a password"
     elif code == DENIED:
         doubt = Doubt.PERHAPS
-        name = f"the user {user!r}" if user else "the user"
-        hint = f": {name} needs a role with readwrite on {prefix}"
+        name = f"the user {about.user!r}" if about.user else "the user"
+        hint = f": {name} needs a role with readwrite on {about.prefix}"
     kind = LeaseGone if code == NOT_FOUND and "lease not found" in message else Refusal
-    return kind(f"{endpoint}: cannot {doing}: {shown}{hint}", code, doubt)
+    return kind(f"{about.endpoint}: cannot {about.doing}: {shown}{hint}", code, doubt)
 
 
 def of_watch(message: Any) -> Said | None:
@@ -220,11 +219,16 @@ def _parse(text: str) -> Said | None:
 
 
 def foreign(
-    api: Api, status: int, text: str, doing: str, location: str = ""
+    api: Api,
+    status: int,
+    text: str,
+    doing: str,
+    location: str = "",
+    secrets: Iterable[str] = (),
 ) -> StoreError:
     """Judge what is not in etcd's form: its HTTP layer, a proxy, something else."""
     own = _parse(text)
-    shown = words(own.message if own else text)
+    shown = words(own.message if own else text, secrets)
     said = f"HTTP {status}" + (f": {shown}" if shown else "")
     if status < 300:
         if not shown:

@@ -14,6 +14,7 @@ from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint, Failover, RefusedHere
 from service_monitor.stores.etcd_answers import (
     V3,
+    About,
     Doubt,
     Refusal,
     Said,
@@ -173,16 +174,16 @@ class Gateway:
         except (self._request_error, OSError, ValueError) as error:
             raise self._silence(endpoint, error, deadline) from error
         if status != 200:
-            raise self._judge(endpoint, path, status, text, location)
+            raise judge(self._about(endpoint, path), status, text, location)
         try:
             answer = json.loads(text)
             if "error" in answer:  # of a stream, whose status was sent before
-                raise self._judge(endpoint, path, 500, text)
+                raise judge(self._about(endpoint, path), 500, text)
             if not {"header", "result"} & set(answer):
                 raise ValueError(answer)
             found = read(answer)
         except _NONSENSE as error:
-            raise foreign(V3, status, text, _DOING[path]) from error
+            raise self._strange(path, text) from error
         self._known.add(endpoint)
         return found
 
@@ -201,24 +202,30 @@ class Gateway:
         ) as stream:
             if (status := stream.status_code) != 200:
                 text, location = self._text(stream), _location(stream)
-                raise self._judge(endpoint, _WATCH, status, text, location)
+                raise judge(self._about(endpoint, _WATCH), status, text, location)
             for line in stream.iter_lines(chunk_size=None):
-                changed, failed = _look(line)
+                try:
+                    changed, failed = _look(line)
+                except _NONSENSE as error:
+                    raise self._strange(_WATCH, str(line, errors="replace")) from error
                 if failed:
-                    raise refusal(endpoint, failed, **self._about(_WATCH))
+                    raise refusal(self._about(endpoint, _WATCH), failed)
                 if changed:
                     return
                 made = True
         # What cuts it later is no dead token: etcd checks that when the watch is made.
         raise Trouble("ended the watch", Doubt.NONE if made else Doubt.PERHAPS)
 
-    def _judge(self, endpoint: Endpoint, path: str, *answer: Any) -> StoreError:
-        return judge(endpoint, *answer, **self._about(path))
+    def _strange(self, path: str, text: str) -> StoreError:
+        return foreign(V3, 200, text, _DOING[path], secrets=self._secrets())
 
-    def _about(self, path: str) -> dict[str, Any]:
-        """Return what an error is to say of the request."""
-        prefix = f"{self._access.prefix}/"
-        return {"doing": _DOING[path], "user": self._access.user, "prefix": prefix}
+    def _about(self, endpoint: Endpoint, path: str) -> About:
+        user, prefix = self._access.user, f"{self._access.prefix}/"
+        return About(endpoint, _DOING[path], user, prefix, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        """Return what an answer may quote of our requests, and we must not show."""
+        return self._access.password or "", self._token.value or ""
 
     def _silence(
         self, endpoint: Endpoint, error: BaseException, deadline: float
@@ -242,11 +249,7 @@ def _location(answer: Any) -> str:
 
 def _look(line: bytes) -> tuple[bool, Said | None]:
     """Tell whether a watch's message says to list again, or how it failed."""
-    try:
-        message = json.loads(line)
-        failed = of_watch(message)
-        result = message.get("result", {})
-        return bool(result.get("events") or result.get("canceled")), failed
-    except _NONSENSE as error:
-        text = line.decode(errors="replace")
-        raise foreign(V3, 200, text, _DOING[_WATCH]) from error
+    message = json.loads(line)
+    failed = of_watch(message)
+    result = message.get("result", {})
+    return bool(result.get("events") or result.get("canceled")), failed

@@ -30,15 +30,15 @@ class Token:
     """The token that this process has, "" if etcd wants none."""
 
     def __init__(self) -> None:
-        self._token: str | None = None
+        self.value: str | None = None
         self._no_help_until = -math.inf
 
     def use(self, send: Callable[[str], R], log_in: Callable[[], str]) -> R:
         """Send with the token, and by the rules above with a new one."""
-        token = self._token
+        token = self.value
         fresh = token is None
         if token is None:
-            token = self._token = log_in()
+            token = self.value = log_in()
         try:
             return send(token)
         except StoreError as error:
@@ -48,12 +48,12 @@ class Token:
                 raise
             if doubt is Doubt.NONE:
                 raise
-        if self._token == token:
-            self._token = None
+        if self.value == token:
+            self.value = None
         # Else another thread of ours has logged in meanwhile.
-        new = self._token
+        new = self.value
         if new is None:
-            new = self._token = log_in()
+            new = self.value = log_in()
         try:
             return send(new)
         except StoreError as error:
