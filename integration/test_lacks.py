@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -16,8 +16,10 @@ from integration.faults.processes import Commands
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
 
 SOON = 30.0
+OWN = 3
+"""Threads that each command has before it asks the store anything."""
 PROGRAM = """
-import importlib, os, resource, signal, sys
+import importlib, os, resource, sys
 # What another user may not read is read before.
 for name in (
     "acquire", "child", "cli", "crash", "http", "lease", "probe", "registry", "runner",
@@ -28,23 +30,22 @@ import requests, urllib3.util.ssl_, encodings.idna, traceback
 os.setgroups([])
 os.setgid(%(user)d)
 os.setuid(%(user)d)
-def limit(number):
-    resource.setrlimit(resource.RLIMIT_%(kind)s, (number, 100))
-signal.signal(signal.SIGUSR1, lambda *_: limit(100))
-signal.signal(signal.SIGUSR2, lambda *_: limit(1))
-limit(%(limit)d)
+resource.setrlimit(resource.RLIMIT_%(kind)s, (%(limit)d, 100))
 from service_monitor.__main__ import main
 main()
 """
 
 
 def limited(kind: str, limit: int, user: int) -> tuple[str, ...]:
-    """Give how to start a command as a user that may have no more of something.
-
-    SIGUSR1 lifts that limit, and SIGUSR2 leaves it nothing: another process may not.
-    """
+    """Give how to start a command as a user that may have no more of something."""
     given = {"kind": kind, "limit": limit, "user": user}
     return sys.executable, "-c", PROGRAM % given
+
+
+def allow(pid: int, user: int, kind: str, number: int) -> None:
+    """Let it have so many, by a process of its own user as the kernel wants it."""
+    command = ("prlimit", f"--pid={pid}", f"--{kind}={number}:100")
+    subprocess.run(command, user=user, group=user, extra_groups=(), check=True)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def run(etcd: Etcd, label: str) -> Iterator[Commands]:
         yield commands
 
 
-@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("limit", [1, 2, 3])
 @pytest.mark.parametrize("command", ["hosts", "status", "release-lease"])
 def test_one_look_without_a_thread_is_exit_71(
     run: Commands, user: int, limit: int, command: str
@@ -76,17 +77,17 @@ def test_one_look_without_a_thread_is_exit_71(
 
 def test_who_queues_goes_on_once_there_is_a_thread(run: Commands, user: int) -> None:
     """A node would fail its start because others forked for a moment."""
-    run.cli = limited("NPROC", 2, user)
+    run.cli = limited("NPROC", OWN, user)
     waiter = run("acquire-lease", "--service-id=a", "--host=h", "--acquire-timeout=1m")
     waiter.wait_said("no outage of the store, trying on: this machine lacks thr", SOON)
-    os.kill(waiter.pid, signal.SIGUSR1)
+    allow(waiter.pid, user, "nproc", 100)
     assert waiter.wait(SOON) == 0, waiter
     assert "does not serve us" not in waiter.stderr
 
 
 def test_who_never_gets_a_thread_is_told_so(run: Commands, user: int) -> None:
     """The operator would look for a holder, or at the store."""
-    run.cli = limited("NPROC", 2, user)
+    run.cli = limited("NPROC", OWN, user)
     waiter = run("acquire-lease", "--service-id=a", "--host=h", "--acquire-timeout=2s")
     assert waiter.wait(SOON) == 1, waiter
     last = waiter.stderr.splitlines()[-1]
@@ -96,13 +97,13 @@ def test_who_never_gets_a_thread_is_told_so(run: Commands, user: int) -> None:
 
 def test_a_watch_lives_through_it(run: Commands, user: int) -> None:
     """A service would go unwatched, and unlisted, until somebody looks."""
-    run.cli = limited("NPROC", 2, user)
+    run.cli = limited("NPROC", OWN, user)
     port = run.store.partition("//")[2].partition(":")[2].partition("/")[0]
     url = f"--monitor-url=tcp://127.0.0.1:{port}"
     watch = run("watch", "--service-id=a", "--host=h", url, "--interval=1s")
     watch.wait_said("no outage of the store, probing on: this machine lacks", SOON)
     watch.wait_said("a is down: this machine lacks threads or processes", SOON)
-    os.kill(watch.pid, signal.SIGUSR1)
+    allow(watch.pid, user, "nproc", 100)
     watch.wait_said("this machine has again what it lacked", SOON)
     watch.wait_said("a is up: ", SOON)
     watch.term()
@@ -117,9 +118,9 @@ def test_a_watch_without_a_file_left_lives_through_it(run: Commands, user: int) 
     url = f"--monitor-url=tcp://127.0.0.1:{port}"
     watch = run("watch", "--service-id=a", "--host=h", url, "--interval=1s")
     watch.wait_said("a is up: ", SOON)
-    os.kill(watch.pid, signal.SIGUSR2)
+    allow(watch.pid, user, "nofile", 1)
     watch.wait_said("a is down: this machine lacks open files: raise LimitNOFILE", SOON)
-    os.kill(watch.pid, signal.SIGUSR1)
+    allow(watch.pid, user, "nofile", 100)
     watch.wait_said("a is up: ", SOON)
     watch.term()
     assert watch.wait(SOON) == 0, watch

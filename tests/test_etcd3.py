@@ -499,6 +499,15 @@ def test_a_lease_that_etcd_does_not_know_is_gone(mock: responses.RequestsMock) -
     assert store_on().time_left(RECORD) == 0
 
 
+def test_a_lease_in_its_last_second_has_nothing_left(
+    mock: responses.RequestsMock,
+) -> None:
+    """A start that comes just then would be refused: JSON leaves a TTL of 0 out."""
+    last = {"header": HEADER, "ID": "99", "grantedTTL": "2"}
+    mock.post(f"{ONE}/v3/lease/timetolive", json=last)
+    assert store_on().time_left(RECORD) == 0
+
+
 def test_a_write_has_one_deadline_for_all_its_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

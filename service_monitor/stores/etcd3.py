@@ -115,7 +115,7 @@ class Etcd3Store:
         body = {"ID": str(record.handle)}
 
         def read(answer: dict[str, Any]) -> float:
-            return max(0.0, float(answer["TTL"]))
+            return max(0.0, float(answer.get("TTL", 0)))  # JSON leaves a 0 out
 
         with suppress(LeaseGone):
             return self._gateway.post("/v3/lease/timetolive", body, read)
