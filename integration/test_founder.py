@@ -91,7 +91,8 @@ def test_a_founder_that_is_cut_off_is_stopped_by_its_deadline(
             fresh_etcd.resume()
         (_, stopped) = booting.lines()
         # etcd tells whole seconds, rounded down: its lease ended in the second after.
-        assert float(stopped) < end + 1
+        # Two more for a busy machine; a call to a store that hangs would take five.
+        assert float(stopped) < end + 1 + 2
     assert "the startup lease went before the service was up" in booting.log.read_text()
 
 

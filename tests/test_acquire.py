@@ -216,24 +216,28 @@ def test_the_place_and_the_holder_are_told_when_they_change(
     monkeypatch.setattr(lease_module, "LOOK_LATER", 0.2)
     take(make_store, "a")
     threads = []
-    with caplog.at_level(logging.INFO):
-        for name in "bc":
-            threads.append(threading.Thread(target=take, args=(make_store, name)))
-            threads[-1].start()
-            time.sleep(0.5)
-        release(make_store(), "es", "a")
-        time.sleep(0.6)
-        release(make_store(), "es", "b")
-        for thread in threads:
-            thread.join(HANG)
-    # A look between a release and the next grant sees, and tells, that too.
-    passing = "free but not taken yet"
-    told = [m for m in caplog.messages if "waiting" in m and passing not in m]
-    assert told == [
+    wanted = [
         "label es: waiting, position 1, held by a (host-a)",
         "label es: waiting, position 2, held by a (host-a), after b",
         "label es: waiting, position 1, held by b (host-b)",
     ]
+
+    def told() -> list[str]:
+        # A look between a release and the next grant sees, and tells, that too.
+        passing = "free but not taken yet"
+        return [m for m in caplog.messages if "waiting" in m and passing not in m]
+
+    with caplog.at_level(logging.INFO):
+        for number, name in enumerate("bc", 1):
+            threads.append(threading.Thread(target=take, args=(make_store, name)))
+            threads[-1].start()
+            wait_until(lambda number=number: told() == wanted[:number])  # type: ignore[misc]
+        release(make_store(), "es", "a")
+        wait_until(lambda: told() == wanted)
+        release(make_store(), "es", "b")
+        for thread in threads:
+            thread.join(HANG)
+    assert told() == wanted
 
 
 def test_with_slots_each_grant_wakes_the_one_behind(
