@@ -135,8 +135,8 @@ class Runner:
             self._stop.limit(math.inf)
 
     def _start(self, lease: Lease | None) -> Child:
-        self._hold(lease)
         self._notifier.extend(self._request.lease_timeout)
+        self._hold(lease)
         hosts = self._others(lease)
         environ = {k: v for k, v in os.environ.items() if k not in _OURS}
         self._founds = lease is not None and hosts == []
@@ -174,7 +174,7 @@ class Runner:
                     raise
                 trouble.met(error)
             self._stop.wait(_RETRY)
-            self._stop.check()
+            self._check()
 
     def _ended(self, code: int) -> None:
         """End the rest, and this process if that takes too long: a full log, a disk."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service_monitor.calls import Stop
-from service_monitor.errors import StoreUnavailable
+from service_monitor.errors import LocalLack, StoreUnavailable
 from service_monitor.lease import Contender, Lease, Request
 from service_monitor.node import holding as module
 from service_monitor.node.holding import Holding
@@ -22,6 +22,7 @@ from service_monitor.notify import Notifier
 from service_monitor.probe import Result
 from service_monitor.records import Record
 from service_monitor.registry import Service
+from service_monitor.runner import Plan, Runner
 from service_monitor.stores.sqlite import SqliteStore
 from service_monitor.timing import now
 from service_monitor.watcher import STEP, Rhythm, Watcher
@@ -287,3 +288,34 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
         watcher.round()
     gaps = [b - a for a, b in pairwise(beats)]
     assert max(gaps) < STEP
+
+
+def test_a_wait_for_a_thread_gives_signs_of_life(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    """systemd would kill a `run` that waits for what passes, with its watchdog."""
+    told: list[str] = []
+    notifier, stop = Notifier(), Stop()
+    monkeypatch.setattr(notifier, "beat", lambda _: told.append("beat"))
+    monkeypatch.setattr(notifier, "extend", lambda _: told.append("extend"))
+    store = SqliteStore(str(path), stop)
+    watcher = Watcher(
+        store, Service("es", "a", "10.0.0.1"), Rhythm(), lambda: BAD, stop, notifier
+    )
+    hold = watcher.hold
+
+    def no_thread(lease: Lease | None, on_lost: Any) -> None:
+        told.append("lack")
+        if told.count("lack") < 3:
+            raise LocalLack("this machine lacks threads")
+        hold(lease, on_lost)
+
+    monkeypatch.setattr(watcher, "hold", no_thread)
+    request = Request("es", "a", "10.0.0.1", stays=True)
+    plan = Plan(("true",), 60.0, False, None, 10.0, 0.0)
+    assert Runner(store, request, plan, watcher, stop, notifier).run() == 0
+    first, second, third = (i for i, said in enumerate(told) if said == "lack")
+    assert "extend" in told[:first]
+    assert "beat" in told[first:second]
+    assert "beat" in told[second:third]
+    store.close()

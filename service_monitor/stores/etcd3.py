@@ -18,6 +18,7 @@ from service_monitor.calls import Stop
 from service_monitor.errors import (
     Conflict,
     KeyExists,
+    LocalLack,
     RecordGone,
     Stopped,
     StoreRefused,
@@ -125,7 +126,8 @@ class Etcd3Store:
         return self._gateway.failover.local_address(CALL_TIMEOUT, self._stop)
 
     def close(self) -> None:
-        with suppress(StoreUnavailable, Stopped):  # they lapse after their ttl
+        # They lapse after their ttl.
+        with suppress(StoreUnavailable, LocalLack, Stopped):
             for lease in self._unused:
                 with suppress(StoreRefused):  # that one never came to be
                     body = {"ID": str(lease)}
