@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service_monitor.calls import Stop
-from service_monitor.errors import LocalLack, StoreUnavailable
+from service_monitor.errors import LocalLack, Stopped, StoreUnavailable
 from service_monitor.lease import Contender, Lease, Request
 from service_monitor.node import holding as module
 from service_monitor.node.holding import Holding
@@ -302,18 +302,18 @@ def test_a_wait_for_a_thread_gives_signs_of_life(
     watcher = Watcher(
         store, Service("es", "a", "10.0.0.1"), Rhythm(), lambda: BAD, stop, notifier
     )
-    hold = watcher.hold
 
-    def no_thread(lease: Lease | None, on_lost: Any) -> None:
+    def no_thread(*_: object) -> None:
         told.append("lack")
-        if told.count("lack") < 3:
-            raise LocalLack("this machine lacks threads")
-        hold(lease, on_lost)
+        if told.count("lack") == 3:
+            stop.request()  # so COMMAND is not started
+        raise LocalLack("this machine lacks threads")
 
     monkeypatch.setattr(watcher, "hold", no_thread)
     request = Request("es", "a", "10.0.0.1", stays=True)
     plan = Plan(("true",), 60.0, False, None, 10.0, 0.0)
-    assert Runner(store, request, plan, watcher, stop, notifier).run() == 0
+    with pytest.raises(Stopped):
+        Runner(store, request, plan, watcher, stop, notifier).run()
     first, second, third = (i for i, said in enumerate(told) if said == "lack")
     assert "extend" in told[:first]
     assert "beat" in told[first:second]
