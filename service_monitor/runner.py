@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from service_monitor.errors import (
     Stopped,
     StoreRefused,
 )
+from service_monitor.lacks import start_thread
 from service_monitor.lease import Lease, Request
 from service_monitor.node.signals import for_command
 from service_monitor.notify import Notifier
@@ -185,8 +185,8 @@ class Runner:
             self._stop.last_act()
             os._exit(code)
 
-        with suppress(RuntimeError):  # no thread for it
-            threading.Thread(target=end, daemon=True).start()
+        with suppress(LocalLack):  # no thread for it
+            start_thread(end)
 
     def _check(self) -> None:
         self._stop.check()
