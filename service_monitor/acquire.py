@@ -52,11 +52,11 @@ def acquire(
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    diary, told = _Diary(request), notifier or Notifier()
+    diary, notifier = _Diary(request), notifier or Notifier()
 
     def check() -> None:
         stop.check()
-        told.passing()
+        notifier.passing()
 
     arrival = arrival or Arrival(store, request, check=check)
     contender = Contender(store, request, check=check, enter=arrival.enter)
@@ -77,12 +77,12 @@ def acquire(
                         format_duration(outcome.end - now()),
                     )
                     if not request.stays:
-                        _settle(arrival, outcome, stop, told)
+                        _settle(arrival, outcome, stop, notifier)
                     return outcome
                 diary.note(outcome)
                 over = now() >= deadline
                 if not over:
-                    told.queued(diary.summary())
+                    notifier.queued(diary.summary())
                     _wait(store, outcome, deadline - now(), stop)
                     diary.recovered()
             except FAILURES as error:
@@ -92,7 +92,7 @@ def acquire(
                 diary.trouble(error)
                 over = now() >= deadline
                 if not over:
-                    told.queued(diary.summary())
+                    notifier.queued(diary.summary())
                     stop.wait(min(diary.backoff(), deadline - now()))
             stop.check()
             if over:

@@ -522,15 +522,16 @@ def _host(
     """Return the host to publish; wait for the network if only that can tell."""
     from service_monitor.advertise import advertised_host
 
-    said = False
+    said: type[Exception] | None = None
     while True:
         try:
             return advertised_host(given, url, store.local_address)
         except (StoreUnavailable, LocalLack) as error:
-            if not said:
+            if type(error) is not said:
                 log.warning("%s; trying on", error)
-            said = True
-            notifier.queued(f"waiting for a route: {error}")
+            said = type(error)
+            lack = isinstance(error, LocalLack)
+            notifier.queued(f"{'' if lack else 'waiting for a route: '}{error}")
             stop.wait(RETRY)
             stop.check()
 

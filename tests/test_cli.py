@@ -13,7 +13,7 @@ import pytest
 
 from service_monitor import cli as cli_module
 from service_monitor.calls import Stop
-from service_monitor.errors import ConfigError, StoreUnavailable
+from service_monitor.errors import ConfigError, LocalLack, StoreUnavailable
 from service_monitor.net.here import Here
 from service_monitor.records import (
     Registration,
@@ -348,7 +348,8 @@ def test_watch_waits_for_the_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At boot, before the network is up, every `watch` would end for good."""
-    answers = [StoreUnavailable("cannot tell") for _ in range(3)]
+    answers: list[Exception] = [StoreUnavailable("cannot tell") for _ in range(3)]
+    answers += [LocalLack("no memory"), LocalLack("no memory")]
     monkeypatch.setattr(cli_module, "RETRY", 0.02)
 
     def local_address(_: object) -> str:
@@ -363,7 +364,9 @@ def test_watch_waits_for_the_network(
     found = registration(store, "es/hosts/es-1")
     assert found is not None
     assert found.host == "10.0.0.9"
-    assert end().err.count("cannot tell; trying on") == 1
+    err = end().err
+    assert err.count("cannot tell; trying on") == 1
+    assert err.count("no memory; trying on") == 1
 
 
 def test_watch_can_be_stopped_before_there_is_a_network(

@@ -18,8 +18,8 @@ from service_monitor.lacks import lack_in
 
 T = TypeVar("T")
 
-_ENGINES = ".dockerenv", "run/.containerenv"
-_CONTAINED = *_ENGINES, "run/systemd/container", "run/host/container-manager"
+_MARKS = ".dockerenv", "run/.containerenv"
+_CONTAINED = *_MARKS, "run/systemd/container", "run/host/container-manager"
 _GET_ADDRESSES, _DONE, _ERROR = 22, 3, 2  # RTM_GETADDR, NLMSG_DONE, NLMSG_ERROR
 _REQUEST_DUMP = 0x301
 _ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL: the same but on a point-to-point link
@@ -46,11 +46,12 @@ class Here:
     """What /etc/hosts says, but for this machine's own name."""
 
 
-_ENGINES_OWN: dict[Network, str] = {
-    ipaddress.ip_network("172.17.0.0/16"): "Docker's bridge",
-    ipaddress.ip_network("10.88.0.0/16"): "Podman's bridge",
+ENGINES = {
+    ipaddress.ip_interface("172.17.0.1/16"): "Docker's bridge",
+    ipaddress.ip_interface("10.88.0.1/16"): "Podman's bridge",
 }
-"""The networks of containers that were given none: each machine has the same."""
+"""The networks of containers that were given none, and the machine's address in each:
+every machine has the same."""
 
 
 def look(root: Path = Path("/")) -> Here:
@@ -62,9 +63,10 @@ def look(root: Path = Path("/")) -> Here:
     # Without /sys nothing would tell a bridge from a card.
     found = list(_addresses()) if (root / "sys/class/net").is_dir() else []
     contained = _has_any(root, _CONTAINED)
+    engines = {place.network: name for place, name in ENGINES.items()}
     return Here(
         bridges={address: name for name, address, _ in found if name in inner},
-        networks=dict(_networks(found, inner)) | (_ENGINES_OWN if contained else {}),
+        networks=dict(_networks(found, inner)) | (engines if contained else {}),
         addresses=frozenset(address for name, address, _ in found if name not in inner),
         gateways=frozenset(_gateways(root)) if contained else frozenset(),
         names=_hosts_file(root, socket.gethostname()),
@@ -73,7 +75,7 @@ def look(root: Path = Path("/")) -> Here:
 
 def is_container(root: Path = Path("/")) -> bool:
     """Tell whether Docker or Podman says that this is a container of theirs."""
-    return _has_any(root, _ENGINES)
+    return _has_any(root, _MARKS)
 
 
 def _has_any(root: Path, marks: tuple[str, ...]) -> bool:
