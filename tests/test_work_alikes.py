@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from botocore.exceptions import ConfigParseError
 
 from service_monitor.calls import Stop
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
@@ -263,6 +264,25 @@ def test_what_may_pass_is_waited_out(run: Run, there: WorkAlike, kind: str) -> N
     code, _, err = run("acquire-lease", *options, f"--store={there.url}")
     assert code == 1
     assert "the store does not serve us, trying on: " in err
+
+
+def test_settings_that_break_later_are_waited_out(
+    opened: DynamoStore, there: WorkAlike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of profiles that is being rewritten would end each `watch` for good."""
+    there.answers["TransactWriteItems"] = 200, {}
+    opened.list("es/")
+    there.answers["Query"] = error("ExpiredTokenException", "expired")
+
+    def session(**_: object) -> None:
+        raise ConfigParseError(path="/root/.aws/config")
+
+    monkeypatch.setattr("boto3.Session", session)
+    with pytest.raises(StoreRefused, match=r"nodes in r: AWS settings: Unable"):
+        opened.list("es/")
+    monkeypatch.undo()
+    there.answers["Query"] = 200, {"Items": []}
+    assert opened.list("es/").records == ()
 
 
 # init-store

@@ -304,8 +304,18 @@ class Call:
         """Ask until there is an answer; what only means "not now" is asked again.
 
         An error of the code `missing` is an empty answer. Raises `Unmet`, `StoreError`
-        and `Stopped`.
+        and `Stopped`; and `ConfigError` if the AWS settings are wrong from the start.
         """
+        try:
+            return self._ask(operation, missing, parameters)
+        except ConfigError as error:  # later on a file may just be being written
+            if not self._aws.clock.known:
+                raise
+            raise StoreRefused(f"{self._aws.where}: {error}") from error
+
+    def _ask(
+        self, operation: str, missing: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
         aws, unanswered, renewed, skewed = self._aws, 0, False, False
         trouble: StoreError | None = None
         while True:
