@@ -94,6 +94,7 @@ class Runner:
         stays in the store.
         """
         lease = self._acquire()
+        self._stop.limit(math.inf)
         try:
             child = self._start(lease)
             try:
@@ -131,8 +132,6 @@ class Runner:
                 raise
             log.error("starting without the lease: %s", told(error))
             return None
-        finally:
-            self._stop.limit(math.inf)
 
     def _start(self, lease: Lease | None) -> Child:
         self._notifier.extend(self._request.lease_timeout)
@@ -210,6 +209,7 @@ class Runner:
                 if self._watcher.lapsed:
                     raise self._too_late() from error
                 trouble.met(error)
+                self._notifier.status(f"its turn has come; {told(error)}")
                 self._stop.wait(_RETRY)
                 continue
             if unsure and not self._watcher.lapsed:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service_monitor.calls import Stop
-from service_monitor.errors import LocalLack, Stopped, StoreUnavailable
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
 from service_monitor.lease import Contender, Lease, Request
 from service_monitor.node import holding as module
 from service_monitor.node.holding import Holding
@@ -290,32 +290,86 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
     assert max(gaps) < STEP
 
 
+class Start:
+    """One start of a `run` whose COMMAND is never reached, and what systemd hears."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        self.stop, notifier = Stop(), Notifier()
+        monkeypatch.setattr(notifier, "beat", lambda _: self.told.append("beat"))
+        monkeypatch.setattr(notifier, "extend", lambda _: self.told.append("extend"))
+        monkeypatch.setattr(notifier, "status", self.told.append)
+        self.store: Any = SqliteStore(str(path), self.stop)
+        service = Service("es", "a", "10.0.0.1")
+        self.watcher = Watcher(
+            self.store, service, Rhythm(), lambda: BAD, self.stop, notifier
+        )
+        self.runner = Runner(
+            self.store,
+            Request("es", "a", "10.0.0.1", stays=True),
+            Plan(("true",), 0.1, False, None, 10.0, 0.0),
+            self.watcher,
+            self.stop,
+            notifier,
+        )
+
+
+@pytest.fixture
+def begun(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    made = Start(path, monkeypatch)
+    yield made
+    made.store.close()
+
+
 def test_a_wait_for_a_thread_gives_signs_of_life(
-    monkeypatch: pytest.MonkeyPatch, path: Path
+    begun: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """systemd would kill a `run` that waits for what passes, with its watchdog."""
-    told: list[str] = []
-    notifier, stop = Notifier(), Stop()
-    monkeypatch.setattr(notifier, "beat", lambda _: told.append("beat"))
-    monkeypatch.setattr(notifier, "extend", lambda _: told.append("extend"))
-    store = SqliteStore(str(path), stop)
-    watcher = Watcher(
-        store, Service("es", "a", "10.0.0.1"), Rhythm(), lambda: BAD, stop, notifier
-    )
+    told = begun.told
 
     def no_thread(*_: object) -> None:
         told.append("lack")
         if told.count("lack") == 3:
-            stop.request()  # so COMMAND is not started
+            begun.stop.request()
         raise LocalLack("this machine lacks threads")
 
-    monkeypatch.setattr(watcher, "hold", no_thread)
-    request = Request("es", "a", "10.0.0.1", stays=True)
-    plan = Plan(("true",), 60.0, False, None, 10.0, 0.0)
+    monkeypatch.setattr(begun.watcher, "hold", no_thread)
     with pytest.raises(Stopped):
-        Runner(store, request, plan, watcher, stop, notifier).run()
+        begun.runner.run()
     first, second, third = (i for i, said in enumerate(told) if said == "lack")
     assert "extend" in told[:first]
     assert "beat" in told[first:second]
     assert "beat" in told[second:third]
-    store.close()
+
+
+def test_an_outage_after_the_turn_has_come_is_told(
+    begun: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemctl status` would go on with a place in the queue."""
+    real = begun.store.list
+
+    def away(prefix: str) -> Any:
+        if begun.watcher.holds and prefix == "es/hosts/":
+            begun.stop.request()
+            raise StoreUnavailable("etcd is away")
+        return real(prefix)
+
+    monkeypatch.setattr(begun.store, "list", away)
+    with pytest.raises(Stopped):
+        begun.runner.run()
+    said = "its turn has come; the store does not serve us: etcd is away"
+    assert said in begun.told
+
+
+def test_a_start_that_timed_out_has_no_time_left_for_the_store(
+    begun: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close a store that hangs would take its whole timeout once more."""
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("etcd is away")
+
+    monkeypatch.setattr(begun.store, "list", away)
+    with pytest.raises(AcquireTimeout):
+        begun.runner.run()
+    assert begun.stop.time_left() <= STOP_GRACE
