@@ -228,7 +228,7 @@ class Runner:
     def _lose(self) -> None:
         """Stop the command, where the plan says so; from any thread.
 
-        Who founds goes on with its "up" in the store alone: others would see nobody.
+        A founder counts as up with its "up" in the store: others see nobody before.
         """
         self._gone = True
         plan, watcher = self._plan, self._watcher

@@ -27,8 +27,8 @@ from service_monitor.timing import now
 STAGGER = 0.25
 """Seconds until the next address is tried beside one that does not answer; RFC 8305."""
 MARGIN = 0.25
-"""Seconds before its deadline, a tenth of short ones, that it gives up: so that there
-is time to say which address did not answer."""
+"""Seconds before its deadline at which it gives up, or a tenth of a short deadline: so
+that there is time to say which address did not answer."""
 MOST_NAMED = 4
 """Addresses that a reason names; a name can have any number."""
 

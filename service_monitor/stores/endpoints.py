@@ -220,7 +220,7 @@ class Failover:
         """Return the address that this machine would reach the store from.
 
         A name server may hang, so each endpoint has its share of the seconds. Raises
-        `StoreUnavailable`, and `Stopped` at once when the stop is requested.
+        `StoreUnavailable`, `LocalLack`, and `Stopped` as soon as that is requested.
         """
 
         def ask(endpoint: Endpoint, share: float) -> str:
