@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
-import resource
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,23 +21,10 @@ from service_monitor.stores.sqlite import SqliteStore
 from tests.certificates import Certificates
 from tests.commands import HANG, Run, environment
 from tests.conftest import Serve
+from tests.limits import no_files_left, use_up_threads
 from tests.loopback import unused_port
 
 FILES = "this machine lacks open files: raise LimitNOFILE="
-
-
-@contextmanager
-def no_files_left(spare: int = 0) -> Iterator[None]:
-    """Let this process open no more files than `spare`."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    gc.collect()  # what an earlier test forgot would free a file just then
-    free = os.dup(0)  # the lowest number that is free
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def wrapped(error: BaseException) -> BaseException:
@@ -194,13 +176,6 @@ def test_a_database_that_cannot_be_opened_is_still_the_databases_fault(
 
 
 # threads and processes
-
-
-def use_up_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
 
 
 @pytest.fixture
