@@ -60,7 +60,7 @@ def acquire(
 
     arrival = arrival or Arrival(store, request, check=check)
     contender = Contender(store, request, check=check, enter=arrival.enter)
-    queued = refused = False
+    queued = refused = unsure = False
     try:
         stop.check()
         while True:
@@ -90,6 +90,7 @@ def acquire(
                     refused = True
                     raise
                 diary.trouble(error)
+                unsure = True  # whether a ticket was written
                 over = now() >= deadline
                 if not over:
                     notifier.queued(diary.summary())
@@ -102,7 +103,7 @@ def acquire(
         try:
             contender.leave()
         except (*FAILURES, Stopped) as error:
-            if not refused:  # else there is none, and the error says why
+            if unsure or not refused:  # else there is none, and the error says why
                 log.warning(
                     "cannot take the ticket back, it lapses within %s: %s",
                     format_duration(contender.lapses_within),
