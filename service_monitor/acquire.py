@@ -52,15 +52,15 @@ def acquire(
     """
     deadline = now() + timeout
     stop.limit(timeout + _LAST_LOOK)
-    diary, told = _Diary(request), notifier or Notifier()
+    diary, notifier = _Diary(request), notifier or Notifier()
 
     def check() -> None:
         stop.check()
-        told.passing()
+        notifier.passing()
 
     arrival = arrival or Arrival(store, request, check=check)
     contender = Contender(store, request, check=check, enter=arrival.enter)
-    queued = refused = False
+    queued = refused = unsure = False
     try:
         stop.check()
         while True:
@@ -77,12 +77,12 @@ def acquire(
                         format_duration(outcome.end - now()),
                     )
                     if not request.stays:
-                        _settle(arrival, outcome, stop, told)
+                        _settle(arrival, outcome, stop, notifier)
                     return outcome
                 diary.note(outcome)
                 over = now() >= deadline
                 if not over:
-                    told.queued(diary.summary())
+                    notifier.queued(diary.summary())
                     _wait(store, outcome, deadline - now(), stop)
                     diary.recovered()
             except FAILURES as error:
@@ -90,9 +90,10 @@ def acquire(
                     refused = True
                     raise
                 diary.trouble(error)
+                unsure = True  # whether a ticket was written
                 over = now() >= deadline
                 if not over:
-                    told.queued(diary.summary())
+                    notifier.queued(diary.summary())
                     stop.wait(min(diary.backoff(), deadline - now()))
             stop.check()
             if over:
@@ -102,7 +103,7 @@ def acquire(
         try:
             contender.leave()
         except (*FAILURES, Stopped) as error:
-            if not refused:  # else there is none, and the error says why
+            if unsure or not refused:  # else there is none, and the error says why
                 log.warning(
                     "cannot take the ticket back, it lapses within %s: %s",
                     format_duration(contender.lapses_within),

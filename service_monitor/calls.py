@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from service_monitor.errors import Stopped
-from service_monitor.lacks import lack_in, no_thread
+from service_monitor.lacks import lack_in, start_thread
 from service_monitor.timing import now
 
 T = TypeVar("T")
@@ -114,10 +114,7 @@ class _Call(Generic[T]):
         self._error: BaseException | None = None
         self.finished = False
         self.wake = threading.Event()
-        try:
-            threading.Thread(target=self._run, daemon=True).start()
-        except RuntimeError as error:  # at the limit of processes, maybe not for long
-            raise no_thread() from error
+        start_thread(self._run)
 
     def _run(self) -> None:
         _current.call = self

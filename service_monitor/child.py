@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from service_monitor.calls import Stop
-from service_monitor.errors import CannotStart
-from service_monitor.lacks import lack_in, no_thread
+from service_monitor.errors import CannotStart, LocalLack
+from service_monitor.lacks import lack_in, start_thread
 from service_monitor.node.executable import MISSING, REFUSED, find
 from service_monitor.node.signals import for_command
 from service_monitor.timing import format_duration, now
@@ -45,7 +45,10 @@ class Child:
         *,
         alone: bool = False,
     ) -> None:
-        """Start it; with `alone` signals are for it, not for all that it started."""
+        """Start it; with `alone` signals are for it, not for all that it started.
+
+        Raises `CannotStart` and `LocalLack`; then nothing of it runs.
+        """
         self._ended = ended
         self._alone = alone
         self._code: int | None = None
@@ -69,11 +72,11 @@ class Child:
             code = MISSING if isinstance(error, FileNotFoundError) else REFUSED
             raise CannotStart(argv[0], str(error.strerror), code) from error
         try:
-            threading.Thread(target=self._watch, daemon=True).start()
-        except RuntimeError as error:  # at the limit of processes
+            start_thread(self._watch)
+        except LocalLack:
             self.kill()
             os.waitpid(self._pid, 0)
-            raise no_thread() from error
+            raise
 
     @property
     def code(self) -> int | None:

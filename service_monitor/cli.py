@@ -20,7 +20,6 @@ from service_monitor import DISTRIBUTION, options, values
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import (
     ConfigError,
-    LocalLack,
     ServiceMonitorError,
     Stopped,
     StoreRefused,
@@ -43,8 +42,6 @@ log = logging.getLogger(__name__)
 
 LONGEST = 1000
 """Characters of an error that are shown."""
-RETRY = 1.0
-"""Seconds between two tries to find out which host to publish."""
 OUTPUT_LOST = 74  # sysexits.h EX_IOERR
 
 
@@ -185,6 +182,7 @@ def _watching(
     """
     from service_monitor.addresses import with_port
     from service_monitor.node.hints import with_hint
+    from service_monitor.node.place import host_to_publish
     from service_monitor.node.tcp import CONNECTED_INTERVAL
     from service_monitor.probe import Target, new_probe
     from service_monitor.registry import Service
@@ -206,7 +204,7 @@ def _watching(
     rhythm = Rhythm(interval, given["rise"], given["fall"], connected)
 
     def watcher(store: Store) -> Watcher:
-        host = _host(given["host"], url, store, stop, notifier)
+        host = host_to_publish(given["host"], url, store, stop, notifier, beside=apart)
         shown = mask_url(url)
         port = given["advertise_port"]
         place = with_port(host, port)
@@ -514,25 +512,6 @@ def _warn(given: dict[str, Any]) -> None:
                 param.opts[0],
                 param.envvar,
             )
-
-
-def _host(
-    given: str | None, url: str, store: Store, stop: Stop, notifier: Notifier
-) -> str:
-    """Return the host to publish; wait for the network if only that can tell."""
-    from service_monitor.advertise import advertised_host
-
-    said = False
-    while True:
-        try:
-            return advertised_host(given, url, store.local_address)
-        except (StoreUnavailable, LocalLack) as error:
-            if not said:
-                log.warning("%s; trying on", error)
-            said = True
-            notifier.queued(f"waiting for a route: {error}")
-            stop.wait(RETRY)
-            stop.check()
 
 
 def _print(text: str) -> None:

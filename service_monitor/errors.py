@@ -7,6 +7,7 @@ types: the first is an answer, after the second the write may or may not have ha
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from service_monitor.shown import masked
@@ -75,7 +76,7 @@ class AcquireTimeout(ServiceMonitorError):
 
 
 class IdInUse(AcquireTimeout):
-    """The service id was in use on another host, until the acquire timeout."""
+    """The service id is in use on another host: no start is allowed."""
 
 
 class Replaced(ServiceMonitorError):
@@ -149,6 +150,24 @@ def _words(error: BaseException) -> str:
         text = masked(" ".join(str(error).split()))
         return text[:200] or type(error).__name__
     return f"{type(error).__name__}, whose text may quote what was sent: not shown"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and all that it wraps, came from or happened in."""
+    seen: set[int] = set()
+    found = [error]
+    while found:
+        each = found.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        # Where urllib3, botocore and python-etcd keep what they wrap.
+        more = getattr(each, "kwargs", None)
+        inner = more.get("error") if isinstance(more, dict) else None
+        reason, cause = (getattr(each, name, None) for name in ("reason", "cause"))
+        around = (inner, reason, cause, *each.args, each.__cause__, each.__context__)
+        found.extend(e for e in around if isinstance(e, BaseException))
 
 
 def _cause(error: BaseException) -> BaseException | None:

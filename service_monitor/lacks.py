@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 
-from service_monitor.errors import LocalLack
+from service_monitor.errors import LocalLack, causes
 
 _NO_THREAD = "can't start new thread"  # Python's RuntimeError, whatever the system said
 
@@ -36,8 +37,18 @@ _MARGIN = 4
 """Files that a call may need at once: SQLite's three, or a resolver's two."""
 
 
-def no_thread() -> LocalLack:
-    """Return the error for a thread or process that could not be started."""
+def start_thread(function: Callable[[], None]) -> None:
+    """Run it beside all else; it does not keep the process from ending.
+
+    Raises `LocalLack` at the limit of threads and processes.
+    """
+    try:
+        threading.Thread(target=function, daemon=True).start()
+    except RuntimeError as error:
+        raise _no_thread() from error
+
+
+def _no_thread() -> LocalLack:
     return LocalLack(f"this machine lacks {_PROCESSES}")
 
 
@@ -46,36 +57,18 @@ def lack_in(error: BaseException, *, unclear: bool = False) -> LocalLack | None:
 
     Where the cause does not say, or is `unclear` by itself, the files left decide.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, LocalLack):
             return cause
         if isinstance(cause, MemoryError):
             return LocalLack(f"this machine lacks {_MEMORY}")
         if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
-            return no_thread()
+            return _no_thread()
         if isinstance(cause, OSError) and cause.errno in _LACKS:
             return LocalLack(f"this machine lacks {_LACKS[cause.errno]}")
         unclear = unclear or isinstance(cause, (socket.gaierror, ImportError))
     number = _files_lack() if unclear else None
     return LocalLack(f"this machine lacks {_LACKS[number]}") if number else None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and all that it wraps, came from or happened in."""
-    seen: list[BaseException] = []
-    found = [error]
-    while found:
-        each = found.pop()
-        if each in seen:
-            continue
-        seen.append(each)
-        yield each
-        # Where urllib3, botocore and python-etcd keep what they wrap.
-        more = getattr(each, "kwargs", None)
-        inner = more.get("error") if isinstance(more, dict) else None
-        reason, cause = (getattr(each, name, None) for name in ("reason", "cause"))
-        around = (inner, reason, cause, *each.args, each.__cause__, each.__context__)
-        found.extend(e for e in around if isinstance(e, BaseException))
 
 
 def _files_lack() -> int | None:

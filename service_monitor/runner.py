@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from service_monitor.errors import (
     Stopped,
     StoreRefused,
 )
+from service_monitor.lacks import start_thread
 from service_monitor.lease import Lease, Request
 from service_monitor.node.signals import for_command
 from service_monitor.notify import Notifier
@@ -94,6 +94,7 @@ class Runner:
         stays in the store.
         """
         lease = self._acquire()
+        self._stop.limit(math.inf)
         try:
             child = self._start(lease)
             try:
@@ -131,12 +132,10 @@ class Runner:
                 raise
             log.error("starting without the lease: %s", told(error))
             return None
-        finally:
-            self._stop.limit(math.inf)
 
     def _start(self, lease: Lease | None) -> Child:
-        self._hold(lease)
         self._notifier.extend(self._request.lease_timeout)
+        self._hold(lease)
         hosts = self._others(lease)
         environ = {k: v for k, v in os.environ.items() if k not in _OURS}
         self._founds = lease is not None and hosts == []
@@ -174,7 +173,7 @@ class Runner:
                     raise
                 trouble.met(error)
             self._stop.wait(_RETRY)
-            self._stop.check()
+            self._check()
 
     def _ended(self, code: int) -> None:
         """End the rest, and this process if that takes too long: a full log, a disk."""
@@ -185,8 +184,8 @@ class Runner:
             self._stop.last_act()
             os._exit(code)
 
-        with suppress(RuntimeError):  # no thread for it
-            threading.Thread(target=end, daemon=True).start()
+        with suppress(LocalLack):  # no thread for it
+            start_thread(end)
 
     def _check(self) -> None:
         self._stop.check()
@@ -210,6 +209,7 @@ class Runner:
                 if self._watcher.lapsed:
                     raise self._too_late() from error
                 trouble.met(error)
+                self._notifier.status(f"its turn has come; {told(error)}")
                 self._stop.wait(_RETRY)
                 continue
             if unsure and not self._watcher.lapsed:
@@ -228,7 +228,7 @@ class Runner:
     def _lose(self) -> None:
         """Stop the command, where the plan says so; from any thread.
 
-        Who founds goes on with its "up" in the store alone: others would see nobody.
+        A founder counts as up with its "up" in the store: others see nobody before.
         """
         self._gone = True
         plan, watcher = self._plan, self._watcher

@@ -14,7 +14,7 @@ from service_monitor.errors import (
     StoreError,
     StoreUnavailable,
 )
-from service_monitor.lacks import no_thread
+from service_monitor.lacks import start_thread
 from service_monitor.records import Record, nonce_of
 from service_monitor.stores import Store
 from service_monitor.timing import now
@@ -57,10 +57,7 @@ class Session:
         """Why the latest renewal that was due did not take place."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        try:
-            threading.Thread(target=self._run, daemon=True).start()
-        except RuntimeError as error:  # the limit of processes
-            raise no_thread() from error
+        start_thread(self._run)
 
     def keeps(self, record: Record) -> bool:
         """Tell whether it is this life of the record that is being renewed."""

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 
 import click
 
+from service_monitor.env_file import has_windows_end, is_in_quotes
+
 log = logging.getLogger(__name__)
 
 PREFIX = "SERVICE_MONITOR_"
@@ -24,7 +26,6 @@ _LINKED = re.compile(
     rf"{PREFIX}([A-Z0-9_]+_)?"
     r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)"
 )
-_QUOTES = tuple("\"'`\u201c\u201d\u2018\u2019")
 _EXACT = {"name", "host", "url", "file", "choice"}
 """Types that take a value as it stands; the others leave blanks around it aside."""
 _LIKENESS = 0.7
@@ -59,14 +60,14 @@ def flaw(value: str, *, lines: bool = False, exact: bool = False) -> str | None:
 
     It may be several `lines` of a value each, or JSON. To an `exact` one blanks belong.
     """
-    if re.search(r"\r(\n|\Z)", value):
+    if has_windows_end(value):
         return (
             "the value ends in a carriage return: the file that it comes from has "
             "Windows line ends; save it with Unix ones"
         )
     json = value.lstrip().startswith("{")
     parts = value.split("\n") if lines and not json else [value]
-    if any(_in_quotes(part) for part in parts):
+    if any(map(is_in_quotes, parts)):
         return (
             "the value stands in quotes, which docker run --env-file keeps: leave "
             "them out"
@@ -74,16 +75,6 @@ def flaw(value: str, *, lines: bool = False, exact: bool = False) -> str | None:
     if exact and value.strip() and value != value.strip():
         return "the value has blanks around it: leave them out"
     return None
-
-
-def _in_quotes(text: str) -> bool:
-    """Tell whether quotes stand around it, or around what follows KEY=."""
-    text = text.strip()
-    if text.startswith(_QUOTES):
-        return True
-    _, equals, value = text.partition("=")
-    whole = re.fullmatch(r"([\"']).*\1", value.strip(), re.DOTALL)
-    return bool(equals and whole and re.match(r"[\w.-]+=", text))
 
 
 def warn_of_unknown(ctx: click.Context, environ: Mapping[str, str]) -> None:

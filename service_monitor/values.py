@@ -210,17 +210,17 @@ def read_signal(text: str) -> int:
     return number
 
 
-def masked(url: str) -> str:
+def _without_password(url: str) -> str:
     """Quote a URL without its password."""
     return quoted(mask_url(url))
 
 
 NAME_TYPE = _Type("name", read_name)
 HOST_TYPE = _Type("host", read_host)
-URL_TYPE = _Type("url", read_url, masked)
+URL_TYPE = _Type("url", read_url, _without_password)
 HEADER_TYPE = _Type("header", read_header, lambda _: "what was given")  # secret
 INFO_TYPE = _Type("key=value", read_info)
-STORE_TYPE = _Type("url", read_store, masked)
+STORE_TYPE = _Type("url", read_store, _without_password)
 CA_TYPE = _Type("file", read_ca)
 HEARTBEAT_TYPE = _Type("file", read_heartbeat_file)
 DURATION = _Type("duration", parse_duration)

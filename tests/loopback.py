@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -134,6 +135,12 @@ def hanging(connection: socket.socket) -> None:
     """Take everything and never answer."""
     while connection.recv(65536):
         pass
+
+
+def reset_at_close(connection: socket.socket) -> None:
+    """Let it end by a reset, not in peace."""
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 def unused_port() -> int:

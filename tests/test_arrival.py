@@ -106,6 +106,17 @@ def test_after_a_clean_end_others_are_believed_at_once(
     assert start(store).unsure(LEASE) == []
 
 
+def test_whom_nobody_is_told_of_is_not_waited_for(
+    store: SqliteStore, clock: Clock
+) -> None:
+    """Another tool's record, which `hosts` leaves aside, would cost 18 s."""
+    put(store, "a")
+    value = Registration("b", "host,b", "up", "200 OK", "n")
+    store.create("es/hosts/b", value.to_json(), USUAL_TTL)
+    clock.advance(4)
+    assert start(store).unsure(LEASE) == []
+
+
 def test_after_a_crash_others_are_believed_with_a_sign_of_life(
     store: SqliteStore, clock: Clock
 ) -> None:

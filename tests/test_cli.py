@@ -13,8 +13,14 @@ import pytest
 
 from service_monitor import cli as cli_module
 from service_monitor.calls import Stop
-from service_monitor.errors import ConfigError, StoreUnavailable
+from service_monitor.errors import (
+    ConfigError,
+    LocalLack,
+    StoreRefused,
+    StoreUnavailable,
+)
 from service_monitor.net.here import Here
+from service_monitor.node import place
 from service_monitor.records import (
     Registration,
     Ticket,
@@ -348,8 +354,10 @@ def test_watch_waits_for_the_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At boot, before the network is up, every `watch` would end for good."""
-    answers = [StoreUnavailable("cannot tell") for _ in range(3)]
-    monkeypatch.setattr(cli_module, "RETRY", 0.02)
+    answers: list[Exception] = [StoreUnavailable("cannot tell") for _ in range(3)]
+    answers += [LocalLack("no memory"), LocalLack("no memory")]
+    answers += [StoreRefused("half a key"), StoreRefused("half a key")]
+    monkeypatch.setattr(place, "RETRY", 0.02)
 
     def local_address(_: object) -> str:
         if answers:
@@ -363,7 +371,24 @@ def test_watch_waits_for_the_network(
     found = registration(store, "es/hosts/es-1")
     assert found is not None
     assert found.host == "10.0.0.9"
-    assert end().err.count("cannot tell; trying on") == 1
+    err = end().err
+    assert err.count("cannot tell; trying on") == 1
+    assert err.count("no memory; trying on") == 1
+    assert err.count("ERROR the store refuses us: half a key; trying on") == 1
+
+
+def test_run_is_refused_before_it_queues(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would see that no waiting helps."""
+
+    def local_address(_: object) -> str:
+        raise StoreRefused("half a key")
+
+    monkeypatch.setattr(SqliteStore, "local_address", local_address)
+    outcome = run("run", *WATCH[1:], "--", "true")
+    assert outcome.code == 69
+    assert error_of(outcome) == "the store refuses us: half a key"
 
 
 def test_watch_can_be_stopped_before_there_is_a_network(
@@ -377,7 +402,7 @@ def test_watch_can_be_stopped_before_there_is_a_network(
         raise StoreUnavailable("cannot tell")
 
     monkeypatch.setattr(SqliteStore, "local_address", local_address)
-    monkeypatch.setattr(cli_module, "RETRY", HANG)
+    monkeypatch.setattr(place, "RETRY", HANG)
     end = watching(*WATCH[1:])
     wait_until(lambda: bool(asked))
     code, out, err = end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.loopback import (
     at_last,
     hanging,
     read_request,
+    reset_at_close,
     status,
     unused_port,
 )
@@ -233,8 +233,7 @@ def on(server: Loopback, scheme: str = "http", **access: Any) -> Etcd3Store:
 
 def resetting(connection: socket.socket) -> None:
     connection.recv(1)
-    linger = struct.pack("ii", 1, 0)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    reset_at_close(connection)
 
 
 def version_only(connection: socket.socket) -> None:

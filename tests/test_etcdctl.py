@@ -69,7 +69,8 @@ def test_what_changes_nothing_is_no_reason_to_refuse() -> None:
 
 @pytest.mark.parametrize("name", ["ENDPOINTS", "CACERT", "CERT", "KEY", "USER"])
 @pytest.mark.parametrize(
-    "value", ['"s3cret"', "'s3cret'", "s3cret\r", '"https://s3cret"']
+    "value",
+    ['"s3cret"', "'s3cret'", "\u201cs3cret\u201d", "s3cret\r", '"https://s3cret"'],
 )
 @pytest.mark.parametrize("url", [None, "etcds://h:2379", "etcd2s://h:2379"])
 def test_quotes_are_refused_here_too(name: str, value: str, url: str | None) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from service_monitor.errors import LocalLack
 from service_monitor.net import here
 from service_monitor.net.here import Here, look
 from service_monitor.net.meaning import behind, elsewhere_another
+from tests.limits import no_files_left
 
 ROUTES = "Iface\tDestination\tGateway\tFlags\n"
 TO_LAN = "{name}\t00000000\t010011AC\t0003\n"  # default via 172.17.0.1
@@ -190,3 +192,24 @@ def test_where_nothing_is_shown_nothing_is_known(
 
     monkeypatch.setattr(socket, "socket", refuse)
     assert look(tmp_path) == Here()
+
+
+def test_without_a_file_left_nothing_is_guessed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would be told of a bridge, as nothing could be read that tells it."""
+    interface(root, "br0", "bridge", "brif/veth1")
+    interface(root, "veth1")
+    (root / "etc/hosts").write_text(HOSTS)
+    whole = look(root)
+    for spare in range(4):
+        with no_files_left(spare):
+            try:
+                assert look(root) == whole
+            except LocalLack:
+                assert spare < 3
+            else:
+                assert spare
+    monkeypatch.undo()
+    with no_files_left(), pytest.raises(LocalLack, match="open files"):
+        list(here._addresses())

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service_monitor.calls import Stop
-from service_monitor.errors import StoreUnavailable
+from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
 from service_monitor.lease import Contender, Lease, Request
 from service_monitor.node import holding as module
 from service_monitor.node.holding import Holding
@@ -22,6 +22,7 @@ from service_monitor.notify import Notifier
 from service_monitor.probe import Result
 from service_monitor.records import Record
 from service_monitor.registry import Service
+from service_monitor.runner import Plan, Runner
 from service_monitor.stores.sqlite import SqliteStore
 from service_monitor.timing import now
 from service_monitor.watcher import STEP, Rhythm, Watcher
@@ -287,3 +288,88 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
         watcher.round()
     gaps = [b - a for a, b in pairwise(beats)]
     assert max(gaps) < STEP
+
+
+class Start:
+    """One start of a `run` whose COMMAND is never reached, and what systemd hears."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        self.stop, notifier = Stop(), Notifier()
+        monkeypatch.setattr(notifier, "beat", lambda _: self.told.append("beat"))
+        monkeypatch.setattr(notifier, "extend", lambda _: self.told.append("extend"))
+        monkeypatch.setattr(notifier, "status", self.told.append)
+        self.store: Any = SqliteStore(str(path), self.stop)
+        service = Service("es", "a", "10.0.0.1")
+        self.watcher = Watcher(
+            self.store, service, Rhythm(), lambda: BAD, self.stop, notifier
+        )
+        self.runner = Runner(
+            self.store,
+            Request("es", "a", "10.0.0.1", stays=True),
+            Plan(("true",), 0.1, False, None, 10.0, 0.0),
+            self.watcher,
+            self.stop,
+            notifier,
+        )
+
+
+@pytest.fixture
+def begun(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    made = Start(path, monkeypatch)
+    yield made
+    made.store.close()
+
+
+def test_a_wait_for_a_thread_gives_signs_of_life(
+    begun: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd would kill a `run` that waits for what passes, with its watchdog."""
+    told = begun.told
+
+    def no_thread(*_: object) -> None:
+        told.append("lack")
+        if told.count("lack") == 3:
+            begun.stop.request()
+        raise LocalLack("this machine lacks threads")
+
+    monkeypatch.setattr(begun.watcher, "hold", no_thread)
+    with pytest.raises(Stopped):
+        begun.runner.run()
+    first, second, third = (i for i, said in enumerate(told) if said == "lack")
+    assert "extend" in told[:first]
+    assert "beat" in told[first:second]
+    assert "beat" in told[second:third]
+
+
+def test_an_outage_after_the_turn_has_come_is_told(
+    begun: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemctl status` would go on with a place in the queue."""
+    real = begun.store.list
+
+    def away(prefix: str) -> Any:
+        if begun.watcher.holds and prefix == "es/hosts/":
+            begun.stop.request()
+            raise StoreUnavailable("etcd is away")
+        return real(prefix)
+
+    monkeypatch.setattr(begun.store, "list", away)
+    with pytest.raises(Stopped):
+        begun.runner.run()
+    said = "its turn has come; the store does not serve us: etcd is away"
+    assert said in begun.told
+
+
+def test_a_start_that_timed_out_has_no_time_left_for_the_store(
+    begun: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close a store that hangs would take its whole timeout once more."""
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("etcd is away")
+
+    monkeypatch.setattr(begun.store, "list", away)
+    with pytest.raises(AcquireTimeout):
+        begun.runner.run()
+    assert begun.stop.time_left() <= STOP_GRACE

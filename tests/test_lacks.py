@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
-import resource
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,27 +15,16 @@ from service_monitor.calls import Stop
 from service_monitor.child import Child
 from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
 from service_monitor.lacks import lack_in
+from service_monitor.stores.endpoints import Access, Endpoint
+from service_monitor.stores.etcd3 import Etcd3Store
 from service_monitor.stores.sqlite import SqliteStore
 from tests.certificates import Certificates
 from tests.commands import HANG, Run, environment
 from tests.conftest import Serve
+from tests.limits import no_files_left, use_up_threads
 from tests.loopback import unused_port
 
 FILES = "this machine lacks open files: raise LimitNOFILE="
-
-
-@contextmanager
-def no_files_left(spare: int = 0) -> Iterator[None]:
-    """Let this process open no more files than `spare`."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    gc.collect()  # what an earlier test forgot would free a file just then
-    free = os.dup(0)  # the lowest number that is free
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def wrapped(error: BaseException) -> BaseException:
@@ -196,10 +180,7 @@ def test_a_database_that_cannot_be_opened_is_still_the_databases_fault(
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
+    use_up_threads(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +193,16 @@ def test_one_look_without_a_thread_ends_with_71(
     code, out, err = run(*command.split(), "--store=etcd://127.0.0.1:1")
     assert (code, out, err.count("\n")) == (71, "", 1)
     assert err.startswith("service-monitor: this machine lacks threads or processes: ")
+
+
+def test_a_store_is_closed_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that was acquired would be exit 71, and hold up the others."""
+    endpoint = Endpoint("http", "127.0.0.1", unused_port())
+    store = Etcd3Store([endpoint], Access(), Stop())
+    with pytest.raises(StoreUnavailable):
+        store.create("k", "v", 15)  # there may be a lease now, to be given back
+    use_up_threads(monkeypatch)
+    store.close()
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])

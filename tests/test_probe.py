@@ -8,7 +8,6 @@ import http.cookiejar
 import os
 import resource
 import socket
-import struct
 import threading
 import time
 import tracemalloc
@@ -33,6 +32,7 @@ from tests.loopback import (
     dripping,
     hanging,
     read_request,
+    reset_at_close,
     status,
     unused_port,
 )
@@ -119,8 +119,7 @@ def test_nobody_listens() -> None:
 
 def resetting(connection: socket.socket) -> None:
     read_request(connection)
-    linger = struct.pack("ii", 1, 0)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    reset_at_close(connection)
 
 
 def closing(connection: socket.socket) -> None:
@@ -728,8 +727,7 @@ def hanging_up(connection: socket.socket) -> None:
 
 def kicking_out(connection: socket.socket) -> None:
     """Reset the connection."""
-    linger = struct.pack("ii", 1, 0)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    reset_at_close(connection)
 
 
 BLOCKED = (

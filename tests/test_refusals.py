@@ -88,6 +88,17 @@ def test_a_refusal_at_the_first_contact_ends_the_start(
     assert failing.list("").records == ()
 
 
+def test_a_ticket_that_may_be_left_behind_by_a_refusal_is_told(
+    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others would wait for it, and nobody know why."""
+    lost = StoreUnavailable("its reply was lost")
+    failing.plan = {"create": [lost], "list": [None, None, *[REFUSED] * 9]}
+    with pytest.raises(StoreRefused, match="no such right"):
+        acquire(failing, REQUEST, HANG, stop)
+    assert "cannot take the ticket back" in caplog.text
+
+
 @pytest.mark.promise(8)
 def test_a_refusal_later_on_is_waited_out(
     failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture

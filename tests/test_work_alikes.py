@@ -10,12 +10,13 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from botocore.exceptions import ConfigParseError
 
 from service_monitor.calls import Stop
-from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
 from service_monitor.probe import Result
 from service_monitor.registry import Service
-from service_monitor.stores import open_store
+from service_monitor.stores import dynamodb_table, open_store
 from service_monitor.stores.aws_refusals import UnknownOperation
 from service_monitor.stores.dynamodb import DynamoStore
 from service_monitor.stores.dynamodb_table import init_table
@@ -265,6 +266,25 @@ def test_what_may_pass_is_waited_out(run: Run, there: WorkAlike, kind: str) -> N
     assert "the store does not serve us, trying on: " in err
 
 
+def test_settings_that_break_later_are_waited_out(
+    opened: DynamoStore, there: WorkAlike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of profiles that is being rewritten would end each `watch` for good."""
+    there.answers["TransactWriteItems"] = 200, {}
+    opened.list("es/")
+    there.answers["Query"] = error("ExpiredTokenException", "expired")
+
+    def session(**_: object) -> None:
+        raise ConfigParseError(path="/root/.aws/config")
+
+    monkeypatch.setattr("boto3.Session", session)
+    with pytest.raises(StoreRefused, match=r"nodes in r: AWS settings: Unable"):
+        opened.list("es/")
+    monkeypatch.undo()
+    there.answers["Query"] = 200, {"Items": []}
+    assert opened.list("es/").records == ()
+
+
 # init-store
 
 
@@ -319,6 +339,20 @@ def test_an_outage_half_way_is_told_as_one(there: WorkAlike) -> None:
     stop.limit(1.5)
     with pytest.raises(StoreUnavailable, match=r"oh; not made: .* Made so far: table"):
         init_table(there.url, stop)
+
+
+def test_a_lack_half_way_says_what_was_made(
+    there: WorkAlike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know of the table, which is then paid for."""
+    made_in_the_end(there)
+
+    def lack(*_: object) -> bool:
+        raise LocalLack("this machine lacks memory")
+
+    monkeypatch.setattr(dynamodb_table, "_is_cleaned_up", lack)
+    with pytest.raises(LocalLack, match=r"memory; not made: .* Made so far: table"):
+        init_table(there.url, Stop())
 
 
 def test_what_may_not_be_made_is_not_said_to_be(there: WorkAlike) -> None:

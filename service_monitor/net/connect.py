@@ -21,18 +21,16 @@ from typing import Any, NamedTuple
 from service_monitor.addresses import is_only_here, with_port
 from service_monitor.calls import adopt
 from service_monitor.errors import describe
+from service_monitor.lacks import lack_in
 from service_monitor.timing import now
 
 STAGGER = 0.25
 """Seconds until the next address is tried beside one that does not answer; RFC 8305."""
 MARGIN = 0.25
-"""Seconds before its deadline, a tenth of short ones, that it gives up: so that there
-is time to say which address did not answer."""
+"""Seconds before its deadline at which it gives up, or a tenth of a short deadline: so
+that there is time to say which address did not answer."""
 MOST_NAMED = 4
 """Addresses that a reason names; a name can have any number."""
-
-_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""What this machine lacks: no other address is any help."""
 
 Option = tuple[int, int, int | bytes]
 
@@ -69,7 +67,8 @@ def connect(
 
     It blocks for up to the seconds at each later use, and goes down with the bounded
     call that it was made in. Raises gaierror, `NotConnected`, for an address that was
-    given as such its own OSError, and TimeoutError.
+    given as such its own OSError, TimeoutError, and the OSError of what this machine
+    lacks.
     """
     attempts = _Attempts(host, _resolve(host, port), tuple(options))
     try:
@@ -171,7 +170,7 @@ class _Attempts:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            if error.errno in _LACKS:
+            if lack_in(error):  # no other address is any help
                 raise
             self._errors[place] = error
 

@@ -9,9 +9,9 @@ _NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def check_escapes(text: str) -> None:
-    """Refuse a % that begins no escape: the next one that looks like one would not be
-    taken as it stands.
+    """Refuse a % that begins no escape.
 
+    Taken as it stands, it would stop working as soon as two hexadecimal digits follow.
     Raises ValueError, which quotes nothing: it may be a piece of a password.
     """
     if _NO_ESCAPE.search(text):

@@ -1,14 +1,14 @@
-"""What comes before the body of an HTTP answer, as clients take it that take it well.
+"""What comes before the body of an HTTP answer, taken as curl and browsers take it.
 
-`http.client` reads headers with a parser of mails. That stops at the first line which
-is none, and what comes after is lost, the length of the body with it; and urllib3 logs
-a traceback. curl and browsers read on. So the lines are put right before it sees them:
+`http.client` reads headers with a parser of mails. That stops at the first line that is
+no header, and what comes after is lost, the length of the body with it; and urllib3
+logs a traceback. So the lines are put right before it sees them:
 
 1. What is no header is left out: no colon, or a name that is none. A blank line alone
    ends the headers.
 2. A header that goes on in the next line is one.
 3. Of several lengths the last one counts; with "chunked" none does.
-4. Who sends more headers than `http.client` takes is believed in what matters.
+4. Of more headers than `http.client` takes those are kept that matter.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ class Head:
 def _status(line: bytes) -> bytes:
     """Put right how some write the version; it is an answer of HTTP/1 all the same."""
     short = not line.endswith(b"\n") and len(line) < 1024
-    if (
-        short and line[:5].upper() == b"HTTP/"
-    ):  # what is no answer is left to its reader
+    if short and line[:5].upper() == b"HTTP/":  # all else is left to its reader
         raise HTTPException("the answer breaks off in its first line")
     return re.sub(rb"^http/(2(\.0)?(?=\s))?", _version, line, flags=re.IGNORECASE)
 

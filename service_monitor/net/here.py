@@ -9,12 +9,17 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-_ENGINES = ".dockerenv", "run/.containerenv"
-_CONTAINED = *_ENGINES, "run/systemd/container", "run/host/container-manager"
+from service_monitor.lacks import lack_in
+
+T = TypeVar("T")
+
+_MARKS = ".dockerenv", "run/.containerenv"
+_CONTAINED = *_MARKS, "run/systemd/container", "run/host/container-manager"
 _GET_ADDRESSES, _DONE, _ERROR = 22, 3, 2  # RTM_GETADDR, NLMSG_DONE, NLMSG_ERROR
 _REQUEST_DUMP = 0x301
 _ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL: the same but on a point-to-point link
@@ -41,22 +46,27 @@ class Here:
     """What /etc/hosts says, but for this machine's own name."""
 
 
-_ENGINES_OWN: dict[Network, str] = {
-    ipaddress.ip_network("172.17.0.0/16"): "Docker's bridge",
-    ipaddress.ip_network("10.88.0.0/16"): "Podman's bridge",
+ENGINES = {
+    ipaddress.ip_interface("172.17.0.1/16"): "Docker's bridge",
+    ipaddress.ip_interface("10.88.0.1/16"): "Podman's bridge",
 }
-"""The networks of containers that were given none: each machine has the same."""
+"""The networks of containers that were given none, and the machine's address in each:
+every machine has the same."""
 
 
 def look(root: Path = Path("/")) -> Here:
-    """Read it; what this kernel or container does not show is left out."""
+    """Read it; what this kernel or container does not show is left out.
+
+    Raises `LocalLack`.
+    """
     inner = set(_inner_bridges(root))
     # Without /sys nothing would tell a bridge from a card.
     found = list(_addresses()) if (root / "sys/class/net").is_dir() else []
     contained = _has_any(root, _CONTAINED)
+    engines = {place.network: name for place, name in ENGINES.items()}
     return Here(
         bridges={address: name for name, address, _ in found if name in inner},
-        networks=dict(_networks(found, inner)) | (_ENGINES_OWN if contained else {}),
+        networks=dict(_networks(found, inner)) | (engines if contained else {}),
         addresses=frozenset(address for name, address, _ in found if name not in inner),
         gateways=frozenset(_gateways(root)) if contained else frozenset(),
         names=_hosts_file(root, socket.gethostname()),
@@ -65,7 +75,7 @@ def look(root: Path = Path("/")) -> Here:
 
 def is_container(root: Path = Path("/")) -> bool:
     """Tell whether Docker or Podman says that this is a container of theirs."""
-    return _has_any(root, _ENGINES)
+    return _has_any(root, _MARKS)
 
 
 def _has_any(root: Path, marks: tuple[str, ...]) -> bool:
@@ -73,7 +83,7 @@ def _has_any(root: Path, marks: tuple[str, ...]) -> bool:
 
 
 def default_gateway(root: Path = Path("/")) -> str | None:
-    """Return the IPv4 default gateway, None if there is none."""
+    """Return the IPv4 default gateway, None if there is none. Raises `LocalLack`."""
     for _, destination, gateway in _routes(root):
         if destination == 0 and gateway != 0:
             return socket.inet_ntoa(struct.pack("=I", gateway))
@@ -83,14 +93,29 @@ def default_gateway(root: Path = Path("/")) -> str | None:
 def _gateways(root: Path) -> Iterator[str]:
     if four := default_gateway(root):
         yield four
-    try:
-        lines = (root / "proc/net/ipv6_route").read_text().splitlines()
-    except OSError:  # a kernel without IPv6
-        return
-    for line in lines:
+    for line in _text(root / "proc/net/ipv6_route").splitlines():
         target, length, _, _, gateway, *_ = line.split()
         if int(target + length, 16) == 0 and int(gateway, 16) != 0:
             yield str(ipaddress.IPv6Address(bytes.fromhex(gateway)))
+
+
+def _text(path: Path) -> str:
+    """Read a file; without IPv6, or in a sandbox, it may not be there, and is empty."""
+    return _shown(lambda: path.read_text(errors="replace"), "")
+
+
+def _entries(place: Path, pattern: str) -> list[Path]:
+    return _shown(lambda: list(place.glob(pattern)), [])
+
+
+def _shown(read: Callable[[], T], otherwise: T) -> T:
+    """Return what is read; what is not shown here is `otherwise`, a lack is raised."""
+    try:
+        return read()
+    except OSError as error:
+        if lack := lack_in(error):
+            raise lack from error
+        return otherwise
 
 
 def _networks(
@@ -104,10 +129,7 @@ def _networks(
 
 def _routes(root: Path) -> Iterator[tuple[str, int, int]]:
     """Give interface, destination and gateway of each IPv4 route."""
-    try:
-        lines = (root / "proc/net/route").read_text().splitlines()[1:]
-    except OSError:  # a kernel without IPv4
-        return
+    lines = _text(root / "proc/net/route").splitlines()[1:]
     for name, destination, gateway, *_ in map(str.split, lines):
         yield name, int(destination, 16), int(gateway, 16)
 
@@ -120,20 +142,17 @@ def _inner_bridges(root: Path) -> Iterator[str]:
     """
     outward = {name for name, _, gateway in _routes(root) if gateway}
     net = root / "sys/class/net"
-    for bridge in net.glob("*/bridge"):
+    for bridge in _entries(net, "*/bridge"):
         name = bridge.parent.name
-        ports = (net / port.name for port in bridge.parent.glob("brif/*"))
+        ports = (net / port.name for port in _entries(bridge.parent, "brif/*"))
         if name not in outward and not any(map(_leads_out, ports)):
             yield name
 
 
 def _leads_out(port: Path) -> bool:
-    if (port / "device").exists() or any(port.glob("lower_*")):
+    if (port / "device").exists() or _entries(port, "lower_*"):
         return True
-    try:
-        return _TUNNEL.search((port / "uevent").read_text()) is not None
-    except OSError:  # it went while we looked
-        return False
+    return _TUNNEL.search(_text(port / "uevent")) is not None
 
 
 def _addresses() -> Iterator[tuple[str, str, int]]:
@@ -141,9 +160,9 @@ def _addresses() -> Iterator[tuple[str, str, int]]:
 
     IPv6 ones without zone.
     """
-    names = dict(socket.if_nameindex())
     header = struct.pack("=IHHIIBxxxI", 24, _GET_ADDRESSES, _REQUEST_DUMP, 1, 0, 0, 0)
     try:
+        names = dict(socket.if_nameindex())
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
             kernel.settimeout(1)
             kernel.send(header)
@@ -154,8 +173,9 @@ def _addresses() -> Iterator[tuple[str, str, int]]:
                         return
                     if kind == _GET_ADDRESSES - 2:  # RTM_NEWADDR
                         yield from _address(body, names)
-    except OSError:  # a sandbox whose kernel does not tell
-        return
+    except OSError as error:  # a sandbox whose kernel does not tell
+        if lack := lack_in(error):
+            raise lack from error
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -184,13 +204,9 @@ def _hosts_file(root: Path, own: str) -> dict[str, tuple[str, ...]]:
     Debian says 127.0.1.1 of that name, and to others it means this machine all the
     same.
     """
-    try:
-        text = (root / "etc/hosts").read_text(errors="replace")
-    except OSError:
-        return {}
     found: dict[str, tuple[str, ...]] = {}
     ours = {own.lower(), own.lower().partition(".")[0]}
-    for line in text.splitlines():
+    for line in _text(root / "etc/hosts").splitlines():
         address, *names = line.partition("#")[0].lower().split() or [""]
         if ours.isdisjoint(names):
             for name in names:

@@ -6,9 +6,9 @@ import ipaddress
 from contextlib import suppress
 
 from service_monitor.addresses import canonical, is_only_here
-from service_monitor.net.here import Here
+from service_monitor.net.here import ENGINES, Here
 
-_ENGINES = {"172.17.0.1": "Docker's bridge", "10.88.0.1": "Podman's bridge"}
+_ENGINES = {str(place.ip): name for place, name in ENGINES.items()}
 
 
 def elsewhere_another(host: str, here: Here) -> str | None:

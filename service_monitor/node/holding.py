@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 
 from service_monitor.calls import IN_FLIGHT
-from service_monitor.lacks import no_thread
+from service_monitor.errors import LocalLack
+from service_monitor.lacks import start_thread
 from service_monitor.recipes.turn import HOLDER_TTL, Lease
 from service_monitor.records import Ticket
 from service_monitor.session import Session
@@ -63,10 +64,10 @@ class Holding:
     def watch(self) -> None:
         """Begin to look at the clock."""
         try:
-            threading.Thread(target=self._run, daemon=True).start()
-        except RuntimeError as error:  # the limit of processes
+            start_thread(self._run)
+        except LocalLack:
             self.end()
-            raise no_thread() from error
+            raise
 
     @property
     def lapsed(self) -> bool:

@@ -49,7 +49,7 @@ def block() -> frozenset[int]:
 
 
 def obey(stop: Stop, heeded: frozenset[int]) -> None:
-    """Take signals, for ever; end the process if after a stop that takes too long."""
+    """Take signals, for ever; end the process if a stop takes too long."""
     first, end = 0, float("inf")
     while not first or time.monotonic() < end:
         if first:

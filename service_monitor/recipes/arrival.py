@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from service_monitor.errors import IdInUse
 from service_monitor.queue import Entry, Queue
+from service_monitor.recipes.discovery import is_joinable
 from service_monitor.recipes.identity import registered_elsewhere
 from service_monitor.recipes.turn import Lease, Request, Waiting
 from service_monitor.records import Record, Registration, hosts_prefix
@@ -100,7 +101,7 @@ class Arrival:
                 continue
             if record.key == request.hosts_key and request.lives_elsewhere(found.host):
                 raise IdInUse(f"label {request.label}: {registered_elsewhere(found)}")
-            if found.up and not self._lives(record):
+            if found.up and is_joinable(found.host) and not self._lives(record):
                 hosts.append(found.host)
         if hosts and now() >= self._limit:
             log.warning(

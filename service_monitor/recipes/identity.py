@@ -6,8 +6,7 @@ address are two.
 
 from __future__ import annotations
 
-import ipaddress
-
+from service_monitor.addresses import canonical
 from service_monitor.records import Registration, Ticket
 from service_monitor.shown import printable
 from service_monitor.timing import format_duration
@@ -19,12 +18,7 @@ def same_host(one: str, other: str) -> bool:
 
 
 def _plain(host: str) -> str:
-    text = host.strip().strip("[]").rstrip(".").lower()
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return text
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return canonical(host.strip().strip("[]").rstrip(".").lower())
 
 
 def queued_elsewhere(ticket: Ticket, waiter_ttl: float) -> str:

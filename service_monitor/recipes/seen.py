@@ -12,8 +12,7 @@ from pathlib import Path
 
 from service_monitor.addresses import is_only_here
 from service_monitor.errors import LocalLack, StoreUnavailable
-
-_MARKS = ".dockerenv", "run/.containerenv"
+from service_monitor.net.here import is_container
 
 
 def seen_host(
@@ -30,5 +29,4 @@ def seen_host(
         address = local_address().partition("%")[0]  # a zone is this machine's own
     except (StoreUnavailable, LocalLack):
         return socket.gethostname(), False
-    contained = any((root / mark).exists() for mark in _MARKS)
-    return address, not contained and not is_only_here(address)
+    return address, not is_container(root) and not is_only_here(address)

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from service_monitor import DISTRIBUTION
+from service_monitor.addresses import in_url
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import (
     ConfigError,
@@ -196,9 +197,8 @@ class Aws:
         except OSError as error:
             raise self.silence(describe(error)) from error
         parts = urlsplit(client.meta.endpoint_url)
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        return Endpoint(parts.scheme, host, port)
+        return Endpoint(parts.scheme, in_url(parts.hostname, None), port)
 
     def begin(self, seconds: float = CALL_TIMEOUT) -> Call:
         """Start a primitive: all that it asks has so many seconds, 5 at the most."""
@@ -304,8 +304,18 @@ class Call:
         """Ask until there is an answer; what only means "not now" is asked again.
 
         An error of the code `missing` is an empty answer. Raises `Unmet`, `StoreError`
-        and `Stopped`.
+        and `Stopped`; and `ConfigError` if the AWS settings are wrong from the start.
         """
+        try:
+            return self._ask(operation, missing, parameters)
+        except ConfigError as error:  # later on a file may just be being written
+            if not self._aws.clock.known:
+                raise
+            raise StoreRefused(f"{self._aws.where}: {error}") from error
+
+    def _ask(
+        self, operation: str, missing: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
         aws, unanswered, renewed, skewed = self._aws, 0, False, False
         trouble: StoreError | None = None
         while True:
@@ -340,7 +350,7 @@ class Call:
             except (BotoCoreError, *_UNREADABLE) as error:
                 aws.forget()
                 raise unusable(aws.where, error) from None
-            except OSError as error:  # of `bounded`: too late, or no thread to be had
+            except OSError as error:  # of `bounded`: too late
                 raise (trouble or aws.silence(describe(error))) from error
             self.again(trouble)
 

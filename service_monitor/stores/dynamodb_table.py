@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from service_monitor.calls import Stop
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.errors import (
+    LocalLack,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from service_monitor.stores.aws import Aws, Call, parse_place
 from service_monitor.stores.dynamodb import PARTITION, SORT, TTL
 from service_monitor.stores.transactions import ask
@@ -28,8 +33,8 @@ _TYPES = [
 def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
     """Make the table of a URL, as far as it is not there; return what was done.
 
-    With `dry_run` only what would be. Raises `ConfigError`, and `StoreError` which says
-    what was made all the same.
+    With `dry_run` only what would be. Raises `ConfigError`; and `StoreError` or
+    `LocalLack`, which say what was made all the same.
     """
     place = parse_place(url)
     aws = Aws(place, stop)
@@ -37,7 +42,7 @@ def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
     try:
         for step in _Table(aws, place.table, stop, dry_run=dry_run).steps():
             done.append(step)
-    except StoreError as error:
+    except (StoreError, LocalLack) as error:
         made = "; ".join(done) if done and not dry_run else "nothing"
         raise type(error)(f"{error}. Made so far: {made}") from error
     finally:
@@ -85,7 +90,7 @@ class _Table:
                 if not self._dry_run:
                     _clean_up(aws, self._name)
                 yield _cleaned_up(aws)
-        except StoreError as error:
+        except (StoreError, LocalLack) as error:
             missing = f"not made: {_cleaned_up(aws)}"
             raise type(error)(f"{error}; {missing}") from error
 

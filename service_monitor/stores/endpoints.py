@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from service_monitor.addresses import split_port
+from service_monitor.addresses import in_url, split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import (
     ConfigError,
@@ -105,8 +105,7 @@ def parse_endpoints(
 def _endpoints(scheme: str, hosts: str) -> list[Endpoint]:
     places = dict.fromkeys(map(split_port, hosts.split(",")))
     return [
-        Endpoint(scheme, f"[{host}]" if ":" in host else host, port or _PORT)
-        for host, port in places
+        Endpoint(scheme, in_url(host, None), port or _PORT) for host, port in places
     ]
 
 
@@ -221,7 +220,7 @@ class Failover:
         """Return the address that this machine would reach the store from.
 
         A name server may hang, so each endpoint has its share of the seconds. Raises
-        `StoreUnavailable`, and `Stopped` at once when the stop is requested.
+        `StoreUnavailable`, `LocalLack`, and `Stopped` as soon as that is requested.
         """
 
         def ask(endpoint: Endpoint, share: float) -> str:

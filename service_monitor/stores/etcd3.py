@@ -12,12 +12,13 @@ import math
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from service_monitor.calls import Stop
 from service_monitor.errors import (
     Conflict,
     KeyExists,
+    LocalLack,
     RecordGone,
     Stopped,
     StoreRefused,
@@ -29,7 +30,6 @@ from service_monitor.stores.endpoints import Access, Endpoint
 from service_monitor.stores.etcd_answers import LeaseGone, Refusal
 from service_monitor.stores.etcd_gateway import Gateway
 
-R = TypeVar("R")
 Compare = list[dict[str, str]]
 Until = float | None
 
@@ -125,7 +125,7 @@ class Etcd3Store:
         return self._gateway.failover.local_address(CALL_TIMEOUT, self._stop)
 
     def close(self) -> None:
-        with suppress(StoreUnavailable, Stopped):  # they lapse after their ttl
+        with suppress(StoreUnavailable, LocalLack, Stopped):  # they lapse
             for lease in self._unused:
                 with suppress(StoreRefused):  # that one never came to be
                     body = {"ID": str(lease)}

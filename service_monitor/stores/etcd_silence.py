@@ -1,4 +1,4 @@
-"""What a connection to an etcd has failed of: the wrong port, certificates, an outage.
+"""Why a connection to an etcd failed: the wrong port, certificates, an outage.
 
 What no waiting lifts is a refusal, all else an outage.
 """
@@ -6,10 +6,10 @@ What no waiting lifts is a refusal, all else an outage.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import BadStatusLine, RemoteDisconnected
 
-from service_monitor.errors import StoreError, describe
+from service_monitor.errors import StoreError, causes, describe
 from service_monitor.stores.endpoints import Endpoint
 from service_monitor.stores.etcd_answers import (
     Api,
@@ -58,7 +58,7 @@ def silence(
     kind of port. `other_kind` asks whether only one of us uses TLS.
     """
     said = describe(error)
-    chain = tuple(_chain(error))
+    chain = tuple(causes(error))
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
             if cause.verify_code in _TIMELY:
@@ -88,17 +88,3 @@ def _broke_off(error: BaseException) -> bool:
     """Tell whether there was a connection, and the other side ended it."""
     cut = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, RemoteDisconnected)
     return isinstance(error, cut) or type(error).__name__ == "IncompleteRead"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Go through all that an exception wraps."""
-    todo, seen = [error], set[int]()
-    while todo:
-        found = todo.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        inner = getattr(found, "reason", None)
-        wrapped = (inner, *found.args, found.__cause__, found.__context__)
-        todo += [cause for cause in wrapped if isinstance(cause, BaseException)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from service_monitor.env_file import has_windows_end, is_in_quotes
 from service_monitor.errors import ConfigError
 from service_monitor.stores.endpoints import default_url
 
@@ -88,7 +89,7 @@ def refuse_quoted(environ: Mapping[str, str]) -> None:
     """
     for name in _READ:
         value = environ.get(f"ETCDCTL_{name}", "")
-        if value.strip()[:1] in ("'", '"') or value.endswith("\r"):
+        if is_in_quotes(value) or has_windows_end(value):
             raise ConfigError(
                 f"ETCDCTL_{name} is in quotes or ends in a carriage return, which "
                 "docker run --env-file keeps: leave them out"

@@ -37,9 +37,9 @@ class Transactions:
 
 
 def ask(call: Call, at_counter: dict[str, Any]) -> None:
-    """Send a transaction that writes nothing; whatever else is said to it, it is known.
+    """Send a transaction that writes nothing.
 
-    Raises `UnknownOperation`.
+    Raises `UnknownOperation`; any other answer shows that transactions are known there.
     """
     anything = expressions("attribute_not_exists(#never)", {})
     check = {"ConditionCheck": at_counter | anything}

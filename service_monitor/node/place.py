@@ -1,0 +1,51 @@
+"""Which host this node is published as, once the network can tell."""
+
+from __future__ import annotations
+
+import logging
+
+from service_monitor.advertise import advertised_host
+from service_monitor.calls import Stop
+from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.notify import Notifier
+from service_monitor.recipes.trouble import FAILURES, told
+from service_monitor.stores import Store
+
+log = logging.getLogger(__name__)
+
+RETRY = 1.0
+"""Seconds between two tries to find it out."""
+
+
+def host_to_publish(
+    given: str | None,
+    url: str,
+    store: Store,
+    stop: Stop,
+    notifier: Notifier,
+    *,
+    beside: bool,
+) -> str:
+    """Return the host given, else the URL's, else the one that reaches the store.
+
+    It blocks for as long as the last one is wanted and cannot be told, and says so to
+    the notifier. `beside` a service that lives it waits a refusal out, too. Raises
+    `StoreRefused` otherwise, `ConfigError` and `Stopped`.
+    """
+    said: type[Exception] | None = None
+    while True:
+        try:
+            return advertised_host(given, url, store.local_address)
+        except FAILURES as error:
+            refused = isinstance(error, StoreRefused)
+            if refused and not beside:
+                raise
+            if type(error) is not said and refused:
+                log.error("the store refuses us: %s; trying on", error)
+            elif type(error) is not said:
+                log.warning("%s; trying on", error)
+            said = type(error)
+            away = isinstance(error, StoreUnavailable)
+            notifier.queued(f"waiting for a route: {error}" if away else told(error))
+            stop.wait(RETRY)
+            stop.check()
