@@ -19,6 +19,7 @@ from service_monitor.lease import Lease, Request, release
 from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite import SqliteStore
 from service_monitor.timing import now
+from tests.commands import wait_until
 
 HANG = 20.0
 
@@ -228,10 +229,10 @@ def test_the_place_and_the_holder_are_told_when_they_change(
         return [m for m in caplog.messages if "waiting" in m and passing not in m]
 
     with caplog.at_level(logging.INFO):
-        for number, name in enumerate("bc", 1):
+        for name in "bc":
             threads.append(threading.Thread(target=take, args=(make_store, name)))
             threads[-1].start()
-            wait_until(lambda number=number: told() == wanted[:number])  # type: ignore[misc]
+            wait_until(lambda: told() == wanted[: len(threads)])
         release(make_store(), "es", "a")
         wait_until(lambda: told() == wanted)
         release(make_store(), "es", "b")
