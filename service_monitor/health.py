@@ -21,14 +21,21 @@ class Health:
     reason: str = "not up yet"
     successes: int = 0
     failures: int = 0
+    latest: str = ""
 
     def observe(self, ok: bool, reason: str) -> bool:
         """Take one probe's result; return True when the state changed by it."""
         self.successes = self.successes + 1 if ok else 0
         self.failures = 0 if ok else self.failures + 1
+        self.latest = reason
         enough = self.failures >= self.fall if self.up else self.successes >= self.rise
         if enough:
             self.up = not self.up
         if ok == self.up:  # a failure not yet believed is no reason for being up
             self.reason = reason
         return enough
+
+    def doubt(self) -> None:
+        """Believe the latest failure alone: there may have been a start since."""
+        if self.up and self.failures:
+            self.up, self.reason = False, self.latest

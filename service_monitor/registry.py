@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,11 +88,25 @@ class Publisher:
     def reconcile(self, health: Health) -> bool:
         """Make the store tell this health; return whether it does.
 
-        Raises `StoreError`.
+        Where ours is gone, an "up" that the latest probe denies is not told again: a
+        start of this service id took it back. Raises `StoreError`.
         """
+        try:
+            found = self._store.list(self._service.key).records
+            if self._session and not found:
+                health.doubt()
+            return self._write(found, self._wanted(health))
+        except (KeyExists, Conflict, RecordGone):
+            return False  # somebody else wrote meanwhile: the next round sees what
+        except FAILURES:
+            if self._session and not health.up:
+                self._unsay()
+            raise
+
+    def _wanted(self, health: Health) -> str:
         if health.up != self._up:
             self._up, self._since = health.up, timestamp()
-        wanted = Registration(
+        return Registration(
             service_id=self._service.service_id,
             host=self._service.host,
             state="up" if health.up else "down",
@@ -102,14 +116,6 @@ class Publisher:
             since=self._since,
             port=self._service.port,
         ).to_json()
-        try:
-            return self._write(wanted)
-        except (KeyExists, Conflict, RecordGone):
-            return False  # somebody else wrote meanwhile: the next round sees what
-        except FAILURES:
-            if self._session and not health.up:
-                self._unsay()
-            raise
 
     def _unsay(self) -> None:
         """Keep no "up" alive that is not true; an etcd out of space still deletes."""
@@ -126,9 +132,8 @@ class Publisher:
         self._end_session()
         return remove_own(self._store, self._service.key, self._nonce)
 
-    def _write(self, wanted: str) -> bool:
+    def _write(self, found: Sequence[Record], wanted: str) -> bool:
         key, session, ttl = self._service.key, self._session, self._service.ttl
-        found = self._store.list(key).records
         if not found:
             self._end_session()
             self._keep(self._first(lambda: self._store.create(key, wanted, ttl)))

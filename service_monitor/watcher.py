@@ -156,12 +156,15 @@ class Watcher:
             self.was_up = True
             self._notifier.ready()
         self._turn.observe(result.ok)
+        before = self._health.up
         try:
             if self._publish() and self.is_up:
                 self._release()
             self._trouble.over()
         except FAILURES as error:
             self._trouble.met(error)
+        if self._health.up != before:  # as its record was taken back
+            self._say()
         self.alive()
         interval = self._rhythm.interval
         if self._turn.seen:

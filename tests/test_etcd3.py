@@ -490,6 +490,24 @@ def test_a_doubtful_lease_that_ended_is_replaced(mock: responses.RequestsMock) -
     assert asked[0] == asked[1] != asked[2]
 
 
+@pytest.mark.parametrize("ttl", [{}, {"TTL": "0"}, {"TTL": "-1"}])
+def test_a_lease_in_its_last_second_has_no_time_left(
+    mock: responses.RequestsMock, ttl: dict[str, str]
+) -> None:
+    """The gateway leaves a zero out: `status` ended with 69, and a start logged that
+    the store refuses us, each time that a record was about to lapse."""
+    lease = {"ID": "3050562599555331814", "grantedTTL": "30"}
+    mock.post(f"{ONE}/v3/lease/timetolive", json=EMPTY | lease | ttl)
+    assert store_on().time_left(RECORD) == 0
+
+
+def test_what_is_no_lease_is_no_time_left(mock: responses.RequestsMock) -> None:
+    """Another program's answer would be read as "it is over"."""
+    mock.post(f"{ONE}/v3/lease/timetolive", json=EMPTY)
+    with pytest.raises(StoreRefused, match="not an answer of etcd's v3 API"):
+        store_on().time_left(RECORD)
+
+
 def test_a_lease_that_etcd_does_not_know_is_gone(mock: responses.RequestsMock) -> None:
     """A watch would be told that the store refuses it, and not publish again."""
     for call in "keepalive", "timetolive":

@@ -212,7 +212,9 @@ def test_a_database_that_we_may_not_write_is_not_waited_for(path: Path) -> None:
         (sqlite3.SQLITE_READONLY_DBMOVED, False),
         (sqlite3.SQLITE_BUSY, False),
         (sqlite3.SQLITE_FULL, False),
-        (sqlite3.SQLITE_CORRUPT, False),
+        (sqlite3.SQLITE_SCHEMA, False),
+        (sqlite3.SQLITE_CORRUPT, True),
+        (sqlite3.SQLITE_NOTADB, True),
         (sqlite3.SQLITE_CANTOPEN, False),
     ],
 )

@@ -178,6 +178,42 @@ def test_who_calls_others_dead_is_the_last_boot(open_in: Open) -> None:
         first.list("")
 
 
+def broken(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("CREATE TABLE records (a INT); CREATE TABLE b (a INT);")
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 3000)
+
+
+def foreign(statement: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as db:
+            db.executescript(statement)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_text("no database at all\n" * 200),
+        broken,
+        foreign("CREATE TABLE records (a INT)"),
+        foreign("CREATE TABLE revision (x TEXT)"),
+        foreign("CREATE VIEW spans AS SELECT 1"),
+    ],
+    ids=["text", "broken", "records", "revision", "view"],
+)
+def test_a_file_that_is_no_store_of_ours_is_refused(
+    make_store: MakeStore, path: Path, make: Callable[[Path], None]
+) -> None:
+    """A wrong path in --store would be waited out like an outage, for ten minutes."""
+    make(path)
+    with pytest.raises(StoreRefused, match=r"store\.db: .*: is it a store of ours"):
+        make_store().create("es/a", "1", 5)
+
+
 OLDER = """
 CREATE TABLE revision (n INTEGER NOT NULL);
 INSERT INTO revision VALUES (7);
@@ -248,7 +284,7 @@ def test_a_corrupt_file_is_an_error(path: Path) -> None:
     """An empty list would be printed as if nobody were up."""
     path.write_bytes(b"not a database" * 100)
     store = SqliteStore(str(path), Stop())
-    with pytest.raises(StoreUnavailable, match=r"store\.db"):
+    with pytest.raises(StoreRefused, match=r"store\.db"):
         store.list("")
 
 

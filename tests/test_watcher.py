@@ -102,6 +102,40 @@ def test_up_is_published_and_withdrawn_on_stop(bench: Bench) -> None:
 
 
 @pytest.mark.promise(6)
+def test_an_up_that_a_start_took_back_is_not_told_again_by_a_failed_probe(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Restarted beside its watch, a node would be listed while it queues."""
+    caplog.set_level(logging.INFO)
+    bench.answer = OK
+    watcher = bench.build(fall=3)
+    watcher.round()
+    assert bench.hosts == ["host-a"]
+    bench.answer = BAD
+    for record in bench.others.list("es/hosts/").records:
+        bench.others.delete(record)
+    watcher.round()
+    (record,) = bench.others.list("es/hosts/").records
+    assert '"state": "down"' in record.value
+    assert '"reason": "connection refused"' in record.value
+    assert "a is down: connection refused" in caplog.text
+    bench.answer = OK
+    watcher.round()
+    assert bench.hosts == ["host-a"]
+
+
+def test_an_up_that_went_while_the_service_serves_is_told_again(bench: Bench) -> None:
+    """A record that lapsed in an outage would leave a healthy node unlisted."""
+    bench.answer = OK
+    watcher = bench.build()
+    watcher.round()
+    for record in bench.others.list("es/hosts/").records:
+        bench.others.delete(record)
+    watcher.round()
+    assert bench.hosts == ["host-a"]
+
+
+@pytest.mark.promise(6)
 def test_down_after_fall_failures_and_up_after_rise(bench: Bench) -> None:
     """One dropped packet would take a node out of the cluster's list."""
     bench.answers = [OK, BAD, OK, BAD, BAD, OK, OK]

@@ -115,7 +115,9 @@ class Etcd3Store:
         body = {"ID": str(record.handle)}
 
         def read(answer: dict[str, Any]) -> float:
-            return max(0.0, float(answer.get("TTL", 0)))  # JSON leaves a 0 out
+            # A zero is left out: it is in its last second.
+            left = answer.get("TTL", 0) if "grantedTTL" in answer else answer["TTL"]
+            return max(0.0, float(left))
 
         with suppress(LeaseGone):
             return self._gateway.post("/v3/lease/timetolive", body, read)

@@ -18,6 +18,12 @@ _NOT_OURS = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
+_NOT_A_STORE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_ERROR,  # such as "no such column"
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_NOTADB,
+}
 
 
 def failure(path: str, error: sqlite3.Error) -> StoreError | LocalLack:
@@ -31,6 +37,11 @@ def failure(path: str, error: sqlite3.Error) -> StoreError | LocalLack:
         return StoreRefused(
             f"{path}: {error}: let this user write the file and its directory, on a "
             "file system that is not mounted read-only"
+        )
+    if code & 0xFF in _NOT_A_STORE:
+        return StoreRefused(
+            f"{path}: {error}: is it a store of ours, and whole? Name another file, "
+            "or move this one away: what is needed is written anew"
         )
     return StoreUnavailable(f"{path}: {error}")
 
