@@ -17,6 +17,7 @@ from service_monitor.addresses import in_url
 from service_monitor.calls import adopt
 from service_monitor.net.head import Head
 from service_monitor.net.pooled import SideBySide
+from service_monitor.net.zones import brought_back
 
 # A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
 _KEEPALIVE = [
@@ -68,8 +69,7 @@ class _Adopting(SideBySide):
     response_class = _Answer
 
     def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
-        # The zone of an IPv6 address, which a URL escapes and the resolver does not.
-        super().__init__(host.replace("%25", "%"), *args, **kwargs)
+        super().__init__(brought_back(host), *args, **kwargs)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept from an earlier call

@@ -110,6 +110,8 @@ def test_the_scheme_of_a_url_has_no_case() -> None:
         ("http://u:s3%cret@h", "has a % that escapes nothing: write %25 for it"),
         ("http://u:s3cret%@h", "has a % that escapes nothing"),
         ("http://u%zz@h", "has a % that escapes nothing"),
+        ("http://[fe80::1]:9200/", "names no interface: write ."),
+        ("tcp://[FE80::1]:9300", "names no interface"),
         ("tcp://h", "is not just tcp://HOST:PORT"),
         ("tcp://h:1/", "is not just tcp://HOST:PORT"),
         ("tcp://u@h:1", "is not just tcp://HOST:PORT"),

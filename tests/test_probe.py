@@ -476,14 +476,20 @@ def test_an_at_sign_after_the_host_is_no_password(serve: Serve) -> None:
     assert b"Authorization" not in requests[0]
 
 
+@pytest.mark.parametrize("zone", ["eth0", "cali9", "bat0", "ED0", "a_b", "2", "25g"])
 @pytest.mark.parametrize("scheme", ["http", "https", "tcp"])
 def test_the_zone_of_an_address_is_ours_alone(
     serve: Serve,
     certificates: Certificates,
     monkeypatch: pytest.MonkeyPatch,
     scheme: str,
+    zone: str,
 ) -> None:
-    """A service that listens on a link-local address would never be up."""
+    """A service that listens on a link-local address would never be up.
+
+    Nor would one on an interface whose name begins like an escape.
+    """
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, zone)])
     requests: list[bytes] = []
     tls = certificates.server_context() if scheme == "https" else None
     server = serve(hanging if scheme == "tcp" else answering(OK, requests), tls=tls)
@@ -495,17 +501,25 @@ def test_the_zone_of_an_address_is_ours_alone(
         return resolve("127.0.0.1", port, *args, **settings)
 
     monkeypatch.setattr(socket, "getaddrinfo", here)
-    url = f"{scheme}://[fe80::1%25eth0]:{server.port}"
+    url = f"{scheme}://[fe80::1%25{zone}]:{server.port}"
     assert ask(url, insecure=True).ok
-    assert asked[0] == "fe80::1%eth0"
+    assert asked[0] == "fe80::1%7"
     if scheme != "tcp":
         assert headers_of(requests[0])["Host"] == f"[fe80::1]:{server.port}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_an_interface_that_is_not_there_is_named(scheme: str) -> None:
+    """A name server would be looked at, for "host name not found"."""
+    found = ask(f"{scheme}://[fe80::1%25nosuch0]:9200")
+    assert (found.ok, found.reason) == (False, "there is no interface nosuch0 here")
 
 
 def test_a_zone_does_not_change_the_host_that_was_given(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--header='Host: ...' would be overridden."""
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, "eth0")])
     requests: list[bytes] = []
     server = serve(answering(OK, requests))
     resolve: Any = socket.getaddrinfo

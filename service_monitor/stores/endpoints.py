@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from service_monitor.addresses import split_port
+from service_monitor.addresses import check_zone, split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import (
     ConfigError,
@@ -23,6 +23,7 @@ from service_monitor.net.connect import local_address
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
 from service_monitor.shown import mask_url, quoted
+from service_monitor.stores.endpoint import Endpoint as Endpoint
 from service_monitor.stores.passwords import read_credentials
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -39,18 +40,6 @@ _URL = re.compile(
 _PORT = 2379
 DEFAULT_PREFIX = "/service_monitor"
 _TLS_FILES = {"ca": "ETCDCTL_CACERT", "cert": "ETCDCTL_CERT", "key": "ETCDCTL_KEY"}
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One member's client address; the host as in a URL, an IPv6 one in brackets."""
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +93,8 @@ def parse_endpoints(
 
 def _endpoints(scheme: str, hosts: str) -> list[Endpoint]:
     places = dict.fromkeys(map(split_port, hosts.split(",")))
+    for host, _ in places:
+        check_zone(host)
     return [
         Endpoint(scheme, f"[{host}]" if ":" in host else host, port or _PORT)
         for host, port in places
