@@ -113,7 +113,8 @@ def read_url(text: str) -> str:
             "or tcp://HOST:PORT; # is %23 there"
         )
     user, _, password = (match["user"] or "").removesuffix("@").partition(":")
-    hide(password, unquote(password), user=user)
+    bare = unquote(password, errors="surrogateescape")  # the bytes that are sent
+    hide(password, bare, user=unquote(user, errors="surrogateescape"))
     check_escapes(match["user"] or "")
     check_text("what stands before the @", unquote(user + password))
     host, port = split_port(match["place"])
