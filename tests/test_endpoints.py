@@ -303,6 +303,8 @@ def test_a_directory_is_no_store(tmp_path: Path) -> None:
         ({"ETCDCTL_ENDPOINTS": "http://h", "ETCDCTL_CACERT": "/ca"}, "etcd://h"),
         ({"ETCDCTL_ENDPOINTS": ""}, "etcd://127.0.0.1:2379"),
         ({"ETCDCTL_ENDPOINTS": " "}, "etcd://127.0.0.1:2379"),
+        ({"ETCDCTL_CACERT": "/ca"}, "etcds://127.0.0.1:2379"),
+        ({"ETCDCTL_ENDPOINTS": "", "ETCDCTL_CERT": "/c"}, "etcds://127.0.0.1:2379"),
         ({}, "etcd://127.0.0.1:2379"),
     ],
 )

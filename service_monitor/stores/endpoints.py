@@ -137,12 +137,12 @@ def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:
     That is what $ETCDCTL_ENDPOINTS says, else etcd v3 on port 2379 of this host or,
     inside a container, of its default gateway. Raises `ConfigError`.
     """
-    listed = environ.get("ETCDCTL_ENDPOINTS", "")
-    if not listed.strip():
-        return f"etcd://{_default_host(root)}:{_PORT}"
     # Like etcdctl: without a scheme it is TLS if there is something to do it with.
     tls_is_set = environ.get("ETCDCTL_CACERT") or environ.get("ETCDCTL_CERT")
     plain = "https" if tls_is_set else "http"
+    listed = environ.get("ETCDCTL_ENDPOINTS", "")
+    if not listed.strip():
+        listed = f"{_default_host(root)}:{_PORT}"
     schemes, hosts = set(), []
     for text in listed.split(","):
         scheme, found, rest = text.strip().rpartition("://")
