@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, parse_headers
+from http.client import HTTPException, HTTPResponse, IncompleteRead, parse_headers
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -32,6 +33,10 @@ MOST_ERROR = 64 * 1024
 """Bytes of an answer's body that are read where only its first words are shown."""
 
 
+_LONGEST_LINE = 64 * 1024
+_CHUNK_LENGTH = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})(?![0-9A-Fa-f])")
+
+
 class _Answer(HTTPResponse):
     """An answer as `net.head` reads it."""
 
@@ -54,6 +59,16 @@ class _Answer(HTTPResponse):
             if found[1] == HTTPStatus.SWITCHING_PROTOCOLS or found[1] >= HTTPStatus.OK:
                 return found
             parse_headers(self.fp)
+
+    def _read_next_chunk_size(self) -> int:
+        """Read it as other clients do; Python's own takes -3 and 1_0 for numbers."""
+        line = self.fp.readline(_LONGEST_LINE)
+        if not line:
+            raise IncompleteRead(b"")
+        digits = _CHUNK_LENGTH.match(line)
+        if not digits:
+            raise HTTPException("a chunk begins without its length")
+        return int(digits[1], 16)
 
     def _get_chunk_left(self) -> int | None:
         if self.chunk_left == 0:  # a line ends each chunk, with CR or without

@@ -127,6 +127,7 @@ def closing(connection: socket.socket) -> None:
     read_request(connection)
 
 
+OK_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
 
 
@@ -136,7 +137,12 @@ GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
         (resetting, "connection reset by peer"),
         (closing, "remote end closed connection"),
         (answering(GARBAGE), ""),
-        (answering(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "SSH-2.0-OpenSSH_9.6"),
+        (
+            answering(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
+            "no HTTP answer: SSH-2.0-OpenSSH_9.6",
+        ),
+        (answering(b"\r\n\r\n"), "no HTTP answer"),
+        (answering(b"\x15\x03\x01\0\2\2F"), "speaks TLS: write https:// for it"),
         (answering(b"HTTP/1.1 abc\r\n\r\n"), "abc"),
         (answering(b"HTTP/1.1 200 O"), "breaks off in its first line"),
         (answering(b"HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n"), "NUL"),
@@ -145,7 +151,13 @@ GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
         (answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000), "header line"),
         (answering(b"HTTP/1.1 200 " + b"y" * 200_000), "status line"),
         (answering(OK.replace(b"Length: 0", b"Length: 9")), "9 more expected"),
-        (answering(status("200 OK", "Transfer-Encoding: chunked", body=b"zz")), ""),
+        (
+            answering(status("200 OK", "Transfer-Encoding: chunked", body=b"zz")),
+            "length",
+        ),
+        (answering(OK_CHUNKED + b"-3\r\nabc\r\n0\r\n\r\n"), "length"),
+        (answering(OK_CHUNKED + b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n"), "longer"),
+        (answering(OK_CHUNKED + b"3\r\nabc\r\n"), "IncompleteRead"),
     ],
 )
 def test_what_is_no_answer_is_down(serve: Serve, talk: Talk, said: str) -> None:
