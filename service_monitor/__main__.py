@@ -1,7 +1,5 @@
 """The process: signals become a stop request before anything slow is imported."""
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -46,7 +44,7 @@ def main() -> None:
     collect_orphans()
 
 
-def _command(stop: Stop) -> None:
+def _command(stop: "Stop") -> None:
     code = BROKEN
     try:
         code = _run(stop)
@@ -56,7 +54,7 @@ def _command(stop: Stop) -> None:
         os._exit(code)  # a thread may hang in a resolver that nothing interrupts
 
 
-def _run(stop: Stop) -> int:
+def _run(stop: "Stop") -> int:
     import io
     from contextlib import suppress
 

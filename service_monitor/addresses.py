@@ -88,6 +88,16 @@ def is_only_here(host: str) -> str | None:
     return "link-local" if inner.is_link_local else None
 
 
+def check_zone(host: str) -> None:
+    """Refuse to connect to a link-local IPv6 address without its interface.
+
+    No system does. Raises ValueError.
+    """
+    address = _address(host)
+    if address and address.version == 6 and address.is_link_local and "%" not in host:
+        raise ValueError("names no interface: write [fe80::1%25eth0]")
+
+
 def canonical(host: str) -> str:
     """Return an address as the kernel writes it, and anything else as it is."""
     address = _address(host)

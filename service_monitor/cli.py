@@ -534,7 +534,8 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
             standalone_mode=False,
         )
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
         return _fail(_usage(error), 2)

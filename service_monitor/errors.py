@@ -124,7 +124,17 @@ def describe(error: BaseException) -> str:
         return f"certificate not accepted: {verified}"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
+    if type(cause).__name__ == "BadStatusLine":  # of http.client, which is slow
+        return _no_http(str(cause))
     return _words(cause)
+
+
+def _no_http(line: str) -> str:
+    """Say what stood where the first line of an answer belongs."""
+    if line.startswith(("\x15\x03", r"'\x15\x03")):  # an alert
+        return "it speaks TLS: write https:// for it"
+    said = masked(" ".join(line.split()))[:200]
+    return f"no HTTP answer: {said}" if said else "no HTTP answer"
 
 
 _TRUSTED = {

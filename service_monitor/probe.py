@@ -12,6 +12,7 @@ from service_monitor.calls import Stop, bounded
 from service_monitor.errors import LocalLack, describe
 from service_monitor.lacks import lack_in
 from service_monitor.net.connect import connect
+from service_monitor.net.zones import carry_zone
 from service_monitor.node.tcp import LOOK, RESET, ended_by_peer
 from service_monitor.shown import printable
 from service_monitor.timing import format_duration, now
@@ -102,6 +103,7 @@ def _http(target: Target) -> Callable[[], Result]:
     session.headers.update({"Connection": "close", "Accept": "*/*"})
     session.headers.update(target.headers)
     url, credentials = _without_credentials(target.url)
+    url = carry_zone(url)
     session.auth = HTTPBasicAuth(*credentials) if credentials else None
 
     def get() -> Result:

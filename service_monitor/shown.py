@@ -33,7 +33,8 @@ def hide(*secrets: str | None, user: str | None = None) -> None:
             if len(piece) >= _LEAST and piece.lower() not in _SCHEMES:
                 found |= _forms(piece)
         if user and len(whole) >= _LEAST:
-            found.add(_base64(f"{user}:{whole}"))
+            sent = _base64(f"{user}:{whole}")
+            found |= {sent, quote(sent, safe="")}
     _hidden = tuple(sorted(found, key=len, reverse=True))
 
 
@@ -53,7 +54,8 @@ def masked(text: str) -> str:
 def _forms(secret: str) -> set[str]:
     raw = secret.encode(errors="surrogateescape")
     escaped = ascii(secret)[1:-1], repr(raw)[2:-1], json.dumps(secret)[1:-1]
-    return {secret, *escaped, quote(raw, safe=""), _base64(secret)}
+    plain = raw, raw.decode("latin-1"), _base64(secret)
+    return {secret, *escaped, *plain[1:], *(quote(form, safe="") for form in plain)}
 
 
 def _base64(text: str) -> str:

@@ -1,10 +1,9 @@
 """The end that nobody foresaw, also before anything else could be imported.
 
 Exit code 1 means "not acquired", and is Python's own for whatever goes wrong. Nothing
-here needs more than what the interpreter has loaded by itself.
+here needs more than what the interpreter has loaded by itself: not even `__future__`,
+which is a file to be found like any other.
 """
-
-from __future__ import annotations
 
 import io
 import os
@@ -19,7 +18,7 @@ BROKEN = 70
 """Exit code for a fault of ours or of the installation; sysexits.h EX_SOFTWARE."""
 
 
-def guarded(main: Callable[[], None]) -> Callable[[], None]:
+def guarded(main: "Callable[[], None]") -> "Callable[[], None]":
     """Let nothing that `main` raises pass for an answer: end with exit code 70."""
 
     def run() -> None:
@@ -36,7 +35,7 @@ def guarded(main: Callable[[], None]) -> Callable[[], None]:
 class _Closed(io.TextIOBase):
     """A stdout that was closed: what is written to it must not get lost unheard."""
 
-    def write(self, _: str) -> NoReturn:
+    def write(self, _: str) -> "NoReturn":
         raise OSError("stdout is closed")
 
 

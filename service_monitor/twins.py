@@ -30,6 +30,8 @@ _EXACT = {"name", "host", "url", "file", "choice"}
 """Types that take a value as it stands; the others leave blanks around it aside."""
 _LIKENESS = 0.7
 """How much alike, from 0 to 1, two names are of which one may be meant."""
+_SAME = 0.9
+"""How much alike our prefix and one are that is hardly anybody else's."""
 
 
 class Twin(click.Option):
@@ -78,35 +80,60 @@ def flaw(value: str, *, lines: bool = False, exact: bool = False) -> str | None:
 
 
 def warn_of_unknown(ctx: click.Context, environ: Mapping[str, str]) -> None:
-    """Log each variable with our prefix that no command reads."""
-    found = sorted(
-        name
-        for name, value in environ.items()
-        if name.startswith(PREFIX) and not is_link(name, value)
-    )
-    unknown = [name for name in found if name not in _twins(ctx)]
+    """Log each variable with our prefix, or one much like it, that no command reads."""
+    words = _words(ctx)
+    twins = set(words.values())
+    found = {
+        name: _as_ours(name, words)
+        for name, value in sorted(environ.items())
+        if name not in twins and not is_link(name, value)
+    }
+    unknown = {name: ours for name, ours in found.items() if ours}
     if not unknown:
         return
     from service_monitor import runner  # slow, and needed below `run` alone
 
-    known = {*_twins(ctx), runner.HOSTS, runner.FIRST, runner.TOKEN}
-    for name in unknown:
-        if name not in known:
-            log.warning("%s is set, and nothing reads it%s", name, _hint(name, known))
+    run_sets = runner.HOSTS, runner.FIRST, runner.TOKEN
+    words |= {each.removeprefix(PREFIX): each for each in run_sets}
+    for name, ours in unknown.items():
+        if name not in run_sets:
+            log.warning("%s is set, and nothing reads it%s", name, _hint(ours, words))
 
 
-def _twins(ctx: click.Context) -> set[str]:
-    """Return the variables of all commands."""
+def _words(ctx: click.Context) -> dict[str, str]:
+    """Return the variables of all commands, by what follows the prefix.
+
+    And by what would follow it of an option's other names.
+    """
     root = ctx.find_root().command
     commands = getattr(root, "commands", {}).values()
     params = [param for command in (*commands, ctx.command) for param in command.params]
-    return {str(param.envvar) for param in params if param.envvar}
+    return {
+        name.removeprefix("--").replace("-", "_").upper(): str(param.envvar)
+        for param in params
+        if param.envvar
+        for name in param.opts
+    }
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def _as_ours(name: str, words: Iterable[str]) -> str | None:
+    """Return it with our prefix, None if it has none that was meant to be ours."""
+    if name.startswith(PREFIX):
+        return name
+    plain = name.upper().replace("-", "_")
+    for word in words:
+        prefix = plain.removesuffix(word)
+        if prefix != plain and abs(len(prefix) - len(PREFIX)) <= 1:
+            import difflib
+
+            if difflib.SequenceMatcher(None, prefix, PREFIX).ratio() >= _SAME:
+                return PREFIX + word
+    return None
+
+
+def _hint(name: str, words: Mapping[str, str]) -> str:
     import difflib
 
-    bare = {each.removeprefix(PREFIX): each for each in known}
     word = name.removeprefix(PREFIX)
-    near = difflib.get_close_matches(word, sorted(bare), 1, _LIKENESS)
-    return f": did you mean {bare[near[0]]}?" if near else ""
+    near = difflib.get_close_matches(word, sorted(words), 1, _LIKENESS)
+    return f": did you mean {words[near[0]]}?" if near else ""

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import click
 
-from service_monitor.addresses import is_host, is_nowhere, split_port
+from service_monitor.addresses import check_zone, is_host, is_nowhere, split_port
 from service_monitor.credentials import check_text
 from service_monitor.errors import ConfigError
 from service_monitor.net.escapes import check_escapes
@@ -113,10 +113,12 @@ def read_url(text: str) -> str:
             "or tcp://HOST:PORT; # is %23 there"
         )
     user, _, password = (match["user"] or "").removesuffix("@").partition(":")
-    hide(password, unquote(password), user=user)
+    bare = unquote(password, errors="surrogateescape")  # the bytes that are sent
+    hide(password, bare, user=unquote(user, errors="surrogateescape"))
     check_escapes(match["user"] or "")
     check_text("what stands before the @", unquote(user + password))
-    _, port = split_port(match["place"])
+    host, port = split_port(match["place"])
+    check_zone(host)
     scheme = match["scheme"].lower()
     if scheme == "tcp" and (port is None or match["user"] or match["rest"]):
         raise ValueError("is not just tcp://HOST:PORT")

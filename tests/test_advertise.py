@@ -63,7 +63,6 @@ BRIDGES = Here(
         ("10.1.1.1", "the gateway of this container"),
         ("host.docker.internal", "the machine around a container"),
         ("169.254.1.1", "link-local"),
-        ("[fe80::1]", "link-local"),
         ("[fe80::1%25eth0]", "an address with a zone"),
     ],
 )

@@ -165,6 +165,7 @@ def test_tls_files_come_from_the_url_or_from_where_etcdctl_has_them(
         ("etcd://h,,h", "names no host"),
         ("etcd://h1,", "names no host"),
         ("etcd://[::1", "names no host"),
+        ("etcd://h,[fe80::1]:2379", "names no interface"),
         ("etcd://u:s3%cret@h", "has a % that escapes nothing: write %25 for it"),
         ("etcd://u:s3cret%@h", "has a % that escapes nothing"),
         ("etcd://u:s3%ffcret@h", "escapes bytes that are not UTF-8"),
@@ -302,6 +303,8 @@ def test_a_directory_is_no_store(tmp_path: Path) -> None:
         ({"ETCDCTL_ENDPOINTS": "http://h", "ETCDCTL_CACERT": "/ca"}, "etcd://h"),
         ({"ETCDCTL_ENDPOINTS": ""}, "etcd://127.0.0.1:2379"),
         ({"ETCDCTL_ENDPOINTS": " "}, "etcd://127.0.0.1:2379"),
+        ({"ETCDCTL_CACERT": "/ca"}, "etcds://127.0.0.1:2379"),
+        ({"ETCDCTL_ENDPOINTS": "", "ETCDCTL_CERT": "/c"}, "etcds://127.0.0.1:2379"),
         ({}, "etcd://127.0.0.1:2379"),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -203,6 +205,38 @@ def test_a_redirect_is_named(gateway: Gateway) -> None:
     store = answer(gateway, 301, "", Location="https://etcd.example/v3/kv/range")
     with pytest.raises(StoreRefused, match=r"HTTP 301, to https://etcd\.example"):
         store.list("es/")
+
+
+def test_a_redirect_is_named_without_what_it_quotes(gateway: Gateway) -> None:
+    """A login page is often told in its own URL what was asked for, and how."""
+    location = "https://u:s3cret@sso.example/login?from=Basic%20dTpzM2NyZXQ%3D"
+    store = answer(gateway, 302, "", Location=location)
+    where = re.escape("to https://u:***@sso.example/login: name that")
+    with pytest.raises(StoreRefused, match=where) as refused:
+        store.list("es/")
+    assert "from=" not in str(refused.value)
+
+
+@pytest.mark.parametrize("store", [Etcd3Store, Etcd2Store])
+def test_the_zone_of_an_address_may_look_like_an_escape(
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    store: type[Etcd3Store] | type[Etcd2Store],
+) -> None:
+    """An etcd behind an interface called cali9 would never be found."""
+    answer(gateway, 200, HEADER)
+    resolve, asked = socket.getaddrinfo, []
+
+    def here(host: str, port: int, *args: Any, **settings: Any) -> Any:
+        asked.append(host)
+        return resolve("127.0.0.1", port, *args, **settings)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, "cali9")])
+    endpoint = Endpoint("http", "[fe80::1%cali9]", gateway.endpoint.port)
+    with suppress(StoreRefused):  # a v2 API it is not
+        store([endpoint], Access(), Stop()).list("es/")
+    assert asked[0] == "fe80::1%7"
 
 
 def test_one_address_that_is_no_etcd_does_not_hide_the_others(

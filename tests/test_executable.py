@@ -67,6 +67,8 @@ CASES: dict[str, tuple[bytes | None, int, str]] = {
         126,
         "its first line asks for '/tmp': it is a directory",
     ),
+    "nul": (b"#!/nowhere\0/sh\n", 127, "its first line asks for '/nowhere': there is"),
+    "env-nul": (b"#!/usr/bin/env nosuch\0\n", 127, "its first line asks for 'nosuch'"),
     "data": (b"\0\1\2\3", 126, "it is neither a program nor a script"),
     "broken": (b"\x7fELF\2\1\1junk", 126, "it is no whole program (exec format error)"),
     "object": (elf(type=1), 126, "it is an object file or a core dump, no program"),

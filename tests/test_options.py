@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from requests import Request
 from service_monitor import options, values
 from service_monitor.addresses import split_port
 from service_monitor.errors import ConfigError
+from service_monitor.shown import forget_hidden, masked
 from tests.certificates import Certificates
 
 URLS = ["http://h", "https://h:9200/_cluster/health?local=true", "http://[::1]:80/"]
@@ -26,6 +28,15 @@ NAMES = ["es", "ES", "a", "0", "a.b_c-d", "Service-0x3241dc3", "a" * 128]
 NO_NAMES = ["", " ", ".", "..", "../x", "a/b", "/abs", "%2e%2e", "a?b=c", "a#b", "_a"]
 NO_NAMES += ["-a", "a\n", "\na", "a\nb", "a\x00", "\x1b[31m", "a,b", "é", "٣", "a b"]
 NO_NAMES += ["a" * 129, "a:b", "a\\b", "\udcff"]
+
+
+def test_a_password_that_is_no_text_is_hidden_as_it_is_sent() -> None:
+    """A server that quotes our request would tell it to the log."""
+    values.read_url("http://%C3%A4:s3cret%FFs3cret@h/")
+    sent = base64.b64encode(b"\xc3\xa4:s3cret\xffs3cret").decode()
+    wrong = b"s3cret\xffs3cret".decode("latin-1")
+    assert masked(f"<{sent}> <{wrong}>") == "<***> <***>"
+    forget_hidden()
 
 
 @pytest.mark.parametrize("text", NAMES)
@@ -110,6 +121,8 @@ def test_the_scheme_of_a_url_has_no_case() -> None:
         ("http://u:s3%cret@h", "has a % that escapes nothing: write %25 for it"),
         ("http://u:s3cret%@h", "has a % that escapes nothing"),
         ("http://u%zz@h", "has a % that escapes nothing"),
+        ("http://[fe80::1]:9200/", "names no interface: write ."),
+        ("tcp://[FE80::1]:9300", "names no interface"),
         ("tcp://h", "is not just tcp://HOST:PORT"),
         ("tcp://h:1/", "is not just tcp://HOST:PORT"),
         ("tcp://u@h:1", "is not just tcp://HOST:PORT"),

@@ -126,6 +126,7 @@ def closing(connection: socket.socket) -> None:
     read_request(connection)
 
 
+OK_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
 
 
@@ -135,7 +136,12 @@ GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
         (resetting, "connection reset by peer"),
         (closing, "remote end closed connection"),
         (answering(GARBAGE), ""),
-        (answering(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "SSH-2.0-OpenSSH_9.6"),
+        (
+            answering(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
+            "no HTTP answer: SSH-2.0-OpenSSH_9.6",
+        ),
+        (answering(b"\r\n\r\n"), "no HTTP answer"),
+        (answering(b"\x15\x03\x01\0\2\2F"), "speaks TLS: write https:// for it"),
         (answering(b"HTTP/1.1 abc\r\n\r\n"), "abc"),
         (answering(b"HTTP/1.1 200 O"), "breaks off in its first line"),
         (answering(b"HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n"), "NUL"),
@@ -144,7 +150,13 @@ GARBAGE = b"\x16\x03\x01\x02\x00\x01" + os.urandom(200) + b"\r\n\r\n"
         (answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000), "header line"),
         (answering(b"HTTP/1.1 200 " + b"y" * 200_000), "status line"),
         (answering(OK.replace(b"Length: 0", b"Length: 9")), "9 more expected"),
-        (answering(status("200 OK", "Transfer-Encoding: chunked", body=b"zz")), ""),
+        (
+            answering(status("200 OK", "Transfer-Encoding: chunked", body=b"zz")),
+            "length",
+        ),
+        (answering(OK_CHUNKED + b"-3\r\nabc\r\n0\r\n\r\n"), "length"),
+        (answering(OK_CHUNKED + b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n"), "longer"),
+        (answering(OK_CHUNKED + b"3\r\nabc\r\n"), "IncompleteRead"),
     ],
 )
 def test_what_is_no_answer_is_down(serve: Serve, talk: Talk, said: str) -> None:
@@ -475,14 +487,20 @@ def test_an_at_sign_after_the_host_is_no_password(serve: Serve) -> None:
     assert b"Authorization" not in requests[0]
 
 
+@pytest.mark.parametrize("zone", ["eth0", "cali9", "bat0", "ED0", "a_b", "2", "25g"])
 @pytest.mark.parametrize("scheme", ["http", "https", "tcp"])
 def test_the_zone_of_an_address_is_ours_alone(
     serve: Serve,
     certificates: Certificates,
     monkeypatch: pytest.MonkeyPatch,
     scheme: str,
+    zone: str,
 ) -> None:
-    """A service that listens on a link-local address would never be up."""
+    """A service that listens on a link-local address would never be up.
+
+    Nor would one on an interface whose name begins like an escape.
+    """
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, zone)])
     requests: list[bytes] = []
     tls = certificates.server_context() if scheme == "https" else None
     server = serve(hanging if scheme == "tcp" else answering(OK, requests), tls=tls)
@@ -494,17 +512,25 @@ def test_the_zone_of_an_address_is_ours_alone(
         return resolve("127.0.0.1", port, *args, **settings)
 
     monkeypatch.setattr(socket, "getaddrinfo", here)
-    url = f"{scheme}://[fe80::1%25eth0]:{server.port}"
+    url = f"{scheme}://[fe80::1%25{zone}]:{server.port}"
     assert ask(url, insecure=True).ok
-    assert asked[0] == "fe80::1%eth0"
+    assert asked[0] == "fe80::1%7"
     if scheme != "tcp":
         assert headers_of(requests[0])["Host"] == f"[fe80::1]:{server.port}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_an_interface_that_is_not_there_is_named(scheme: str) -> None:
+    """A name server would be looked at, for "host name not found"."""
+    found = ask(f"{scheme}://[fe80::1%25nosuch0]:9200")
+    assert (found.ok, found.reason) == (False, "there is no interface nosuch0 here")
 
 
 def test_a_zone_does_not_change_the_host_that_was_given(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--header='Host: ...' would be overridden."""
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, "eth0")])
     requests: list[bytes] = []
     server = serve(answering(OK, requests))
     resolve: Any = socket.getaddrinfo

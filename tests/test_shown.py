@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.shown import mask_url, printable, quoted
+from service_monitor.shown import (
+    forget_hidden,
+    hide,
+    mask_url,
+    masked,
+    printable,
+    quoted,
+)
 
 
 @given(st.text())
@@ -71,6 +81,21 @@ def test_no_password_gets_through(password: str) -> None:
     """A password that does not parse would be printed in the error that says so."""
     masked = mask_url(f"etcd://user:<{password}>@host:1/p")
     assert masked == "etcd://user:***@host:1/p"
+
+
+@pytest.mark.parametrize(
+    "secret", ["s3cret-s3cret", "s3cret-\u00e9-s3cret", 's3 cr"et']
+)
+def test_a_secret_is_hidden_however_a_server_quotes_it(secret: str) -> None:
+    """A redirect that repeats our request in its own URL would tell the password."""
+    hide(secret, user="root")
+    raw = secret.encode()
+    sent = base64.b64encode(b"root:" + raw).decode()
+    wrong = raw.decode("latin-1")
+    quoted = quote(raw, safe=""), quote(wrong, safe=""), quote(sent, safe="")
+    for form in (secret, wrong, sent, *quoted):
+        assert masked(f"<{form}>") == "<***>"
+    forget_hidden()
 
 
 @pytest.mark.parametrize("option", ["password", "PASSWD", "passwordfile", "pass"])

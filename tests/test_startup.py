@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from service_monitor import startup
@@ -115,10 +116,11 @@ def test_a_fault_of_ours_is_no_answer(path: Path) -> None:
         (HOSTS, 74),
         (ACQUIRE, 0),
         (["hosts"], 2),
+        ([], 2),
         (["--version"], 74),
         (["hosts", "--help"], 74),
     ],
-    ids=["hosts", "acquire-lease", "usage", "--version", "--help"],
+    ids=["hosts", "acquire-lease", "usage", "nothing", "--version", "--help"],
 )
 def test_closed_streams_change_no_exit_code(
     path: Path, argv: list[str], code: int
@@ -127,6 +129,8 @@ def test_closed_streams_change_no_exit_code(
     assert run(path, *argv, shell='"$@" <&- >&- 2>&-').code == code
     shut = '"$@" <&- 2>&-' if code != 74 else '"$@" <&- 2>/dev/full'
     assert run(path, *argv, shell=shut).code == (0 if code == 74 else code)
+    if code == 2:
+        assert run(path, *argv, shell='"$@" 2>/dev/full').code == 2
 
 
 @pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
@@ -137,6 +141,30 @@ def test_a_start_that_fails_unheard_has_its_code(
     (tmp_path / "click.py").write_text("")
     shell = f'"$@" {streams}'
     assert run(path, *HOSTS, shell=shell, PYTHONPATH=str(tmp_path)).code == 70
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(0)", "", "import nowhere"])
+def test_not_even_the_first_import_is_an_answer(
+    path: Path, tmp_path: Path, text: str
+) -> None:
+    """A file called __future__.py would make "acquired" or "not acquired" of it."""
+    (tmp_path / "__future__.py").write_text(text)
+    installed = tmp_path / "installed"  # Python itself would stumble in an editable one
+    installed.mkdir()
+    (installed / "service_monitor").symlink_to(Path(startup.__file__).parent)
+    libraries = str(Path(click.__file__).parents[1])
+    lines = f"import sys; sys.path += [{str(installed)!r}, {libraries!r}]"
+    lines += "; from service_monitor.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", lines, *HOSTS],
+        env=environment(path, PYTHONPATH=str(tmp_path)),
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert (done.returncode, done.stdout) == (70, ""), done.stderr
+    assert "is something in PYTHONPATH=" in done.stderr.splitlines()[-1]
 
 
 def test_the_guard_lets_a_good_end_be() -> None:

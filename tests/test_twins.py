@@ -60,6 +60,8 @@ def test_a_port_of_ours_is_still_ours(run: Run, store: Store) -> None:
         ("LEASE_TIME_OUT", "LEASE_TIMEOUT"),
         ("NAME", None),
         ("MY_PORT", "PORT"),
+        ("SERVICE_INFO", "INFO"),
+        ("HOST_IP", "HOST"),
     ],
 )
 def test_a_misspelt_variable_is_warned_of(
@@ -73,6 +75,33 @@ def test_a_misspelt_variable_is_warned_of(
     (line,) = err.splitlines()
     expected = f"WARNING SERVICE_MONITOR_{name} is set, and nothing reads it{hint}"
     assert line.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "service_monitor_lease_timeout",
+        "SERVICE_MONITER_LEASE_TIMEOUT",
+        "SERVICEMONITOR_LEASE_TIMEOUT",
+        "SERVICE-MONITOR-LEASE-TIMEOUT",
+        "SERVICE_MONITORS_LEASE_TIMEOUT",
+    ],
+)
+def test_a_misspelt_prefix_is_warned_of(run: Run, name: str) -> None:
+    """Lower case alone would leave a setting without effect, and without a word."""
+    code, out, err = run("hosts", "--label=es", env={name: "9m"})
+    assert (code, out) == (0, "\n")
+    (line,) = err.splitlines()
+    hint = "did you mean SERVICE_MONITOR_LEASE_TIMEOUT?"
+    assert line.endswith(f"WARNING {name} is set, and nothing reads it: {hint}")
+
+
+def test_the_variables_of_others_are_their_own(run: Run) -> None:
+    """Each command would warn of settings of a program with a like name."""
+    names = ["SERVICE_MONITORING_HOST", "SERVICE_MONITORS_SERVICE_HOST", "MONITOR_HOST"]
+    names += ["SERVICE_HOST", "SERVICE_MONITORS_PORT_80_TCP_PORT", "PORT", "no_proxy"]
+    env = dict.fromkeys(names, "x") | {"SERVICE_MONITORS_PORT": "tcp://10.0.0.1:80"}
+    assert run("hosts", "--label=es", env=env) == (0, "\n", "")
 
 
 def test_the_hint_comes_with_the_error(run: Run) -> None:

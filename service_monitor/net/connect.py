@@ -22,6 +22,7 @@ from service_monitor.addresses import is_only_here, with_port
 from service_monitor.calls import adopt
 from service_monitor.errors import describe
 from service_monitor.lacks import lack_in
+from service_monitor.net.zones import with_index
 from service_monitor.timing import now
 
 STAGGER = 0.25
@@ -106,8 +107,9 @@ def local_address(host: str, port: int, seconds: float) -> str:
 
 def _resolve(host: str, port: int) -> list[_Place]:
     """Return the addresses in the system's order, the families in turn."""
+    host = with_index(host.strip("[]"))
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:  # a label of more than 63 letters
         raise socket.gaierror(socket.EAI_NONAME, "no host name") from None
     families: dict[int, dict[_Place, None]] = {}

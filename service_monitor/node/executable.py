@@ -109,6 +109,7 @@ def _check_format(name: str, path: str, depth: int = 0) -> None:
 
 def _check_script(name: str, path: str, head: bytes, depth: int) -> None:
     line, newline, _ = head.removeprefix(b"#!").partition(b"\n")
+    line = line.partition(b"\0")[0]  # where the kernel's text ends
     words = os.fsdecode(line).strip(" \t").replace("\t", " ").split(" ", 1)
     interpreter, rest = words[0], words[-1].strip(" ") if words[1:] else ""
     cut_off = not newline and len(head) == _SCRIPT_HEAD and not words[1:]
@@ -124,11 +125,11 @@ def _check_script(name: str, path: str, head: bytes, depth: int) -> None:
             interpreter = wanted
             find(wanted)
     except CannotStart as error:
-        where = "" if path == name else f" of {path!r}"
-        why = f"its first line{where} asks for {interpreter!r}: {error.why}"
+        where = "its first line" if path == name else f"the first line of {path!r}"
+        why = f"{where} asks for {interpreter!r}: {error.why}"
         if interpreter.endswith("\r"):
             why = (
-                f"its first line{where} ends in CR, so it asks for {interpreter!r}, "
+                f"{where} ends in CR, so it asks for {interpreter!r}, "
                 "which is not there: save the file with the line ends of Unix (LF)"
             )
         raise CannotStart(name, why, error.exit_code) from None

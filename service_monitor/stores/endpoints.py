@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from service_monitor.addresses import in_url, split_port
+from service_monitor.addresses import check_zone, in_url, split_port
 from service_monitor.calls import Stop, bounded
 from service_monitor.errors import (
     ConfigError,
@@ -23,6 +23,7 @@ from service_monitor.net.connect import local_address
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
 from service_monitor.shown import mask_url, quoted
+from service_monitor.stores.endpoint import Endpoint as Endpoint
 from service_monitor.stores.passwords import read_credentials
 from service_monitor.timing import now
 from service_monitor.tls import check_tls
@@ -39,18 +40,6 @@ _URL = re.compile(
 _PORT = 2379
 DEFAULT_PREFIX = "/service_monitor"
 _TLS_FILES = {"ca": "ETCDCTL_CACERT", "cert": "ETCDCTL_CERT", "key": "ETCDCTL_KEY"}
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One member's client address; the host as in a URL, an IPv6 one in brackets."""
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +93,8 @@ def parse_endpoints(
 
 def _endpoints(scheme: str, hosts: str) -> list[Endpoint]:
     places = dict.fromkeys(map(split_port, hosts.split(",")))
+    for host, _ in places:
+        check_zone(host)
     return [
         Endpoint(scheme, in_url(host, None), port or _PORT) for host, port in places
     ]
@@ -145,12 +136,12 @@ def default_url(environ: Mapping[str, str], root: Path = Path("/")) -> str:
     That is what $ETCDCTL_ENDPOINTS says, else etcd v3 on port 2379 of this host or,
     inside a container, of its default gateway. Raises `ConfigError`.
     """
-    listed = environ.get("ETCDCTL_ENDPOINTS", "")
-    if not listed.strip():
-        return f"etcd://{_default_host(root)}:{_PORT}"
     # Like etcdctl: without a scheme it is TLS if there is something to do it with.
     tls_is_set = environ.get("ETCDCTL_CACERT") or environ.get("ETCDCTL_CERT")
     plain = "https" if tls_is_set else "http"
+    listed = environ.get("ETCDCTL_ENDPOINTS", "")
+    if not listed.strip():
+        listed = f"{_default_host(root)}:{_PORT}"
     schemes, hosts = set(), []
     for text in listed.split(","):
         scheme, found, rest = text.strip().rpartition("://")

@@ -15,6 +15,7 @@ import etcd
 
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable, describe
 from service_monitor.http import POOLS
+from service_monitor.net.zones import carried
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint
 from service_monitor.stores.etcd_answers import V2, foreign, words
@@ -59,7 +60,7 @@ def new_client(endpoint: Endpoint, access: Access) -> Any:
         for text in (access.user, access.password)
     )
     client = _Client(
-        host=endpoint.host,
+        host=carried(endpoint.host),
         port=endpoint.port,
         protocol=endpoint.scheme,
         cert=access.cert,

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
-from service_monitor.shown import printable
+from service_monitor.shown import mask_url, printable
 from service_monitor.stores.endpoints import Endpoint, RefusedHere
 
 LONGEST_WORDS = 160
@@ -235,7 +235,8 @@ def foreign(
             return Trouble("an empty answer", Doubt.PERHAPS)
         return Misplaced(f"{api.strange}: {shown}")
     if location:
-        said += f", to {printable(location, LONGEST_WORDS)}: name that address instead"
+        where = mask_url(location.partition("?")[0])  # what follows may quote us
+        said += f", to {printable(where, LONGEST_WORDS)}: name that address instead"
     if status in (404, 405, 501):
         return Misplaced(f"cannot {doing}: {said}: {api.missing}")
     if status in _LATER or status >= 500:

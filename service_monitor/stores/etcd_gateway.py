@@ -159,7 +159,7 @@ class Gateway:
 
         def post() -> tuple[int, str, str]:
             with self._session.post(
-                f"{endpoint}{path}",
+                f"{endpoint.url}{path}",
                 json=body,
                 headers=_headers(token),
                 timeout=seconds,
@@ -193,7 +193,7 @@ class Gateway:
         """Read a watch up to the first message that is worth a look at the list."""
         made = False
         with self._session.post(
-            f"{endpoint}{_WATCH}",
+            f"{endpoint.url}{_WATCH}",
             json={"create_request": request},
             headers=_headers(token),
             timeout=(min(seconds, CALL_TIMEOUT), seconds),
