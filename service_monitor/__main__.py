@@ -1,14 +1,13 @@
 """The process: signals become a stop request before anything slow is imported."""
 
-import os
 import sys
 
-from service_monitor.startup import BROKEN, guarded, report
+from service_monitor.startup import BROKEN, guarded, leave, report
 
 try:
     from service_monitor.node import signals
 except BaseException as error:  # a module of that name, or of one it needs, is found
-    os._exit(report(error))
+    leave(report(error))
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
@@ -35,12 +34,13 @@ def main() -> None:
     if not sys.warnoptions:  # a library's are no lines of our log
         warnings.simplefilter("ignore")
     stop = Stop()
+    stop.leave = leave
     obey = partial(signals.obey, stop, heeded)
     try:
         for part in obey, partial(_command, stop):
             threading.Thread(target=part, daemon=True).start()
     except RuntimeError as error:  # nothing works without
-        os._exit(report(error))
+        leave(report(error))
     collect_orphans()
 
 
@@ -51,7 +51,7 @@ def _command(stop: "Stop") -> None:
     except BaseException as error:
         code = report(error)
     finally:
-        os._exit(code)  # a thread may hang in a resolver that nothing interrupts
+        leave(code)
 
 
 def _run(stop: "Stop") -> int:

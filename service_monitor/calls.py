@@ -44,6 +44,8 @@ class Stop:
         """What is done just before that."""
         self.pass_on: Callable[[int], bool] = lambda _: False
         """Takes a signal that is COMMAND's own; tells whether COMMAND runs."""
+        self.leave: Callable[[int], None] = lambda code: None
+        """Ends the process with an exit code, where it is one of its own."""
         self.also: int | None = None
         """One of those that is to be a stop all the same."""
         self._deadline = float("inf")

@@ -182,7 +182,7 @@ class Runner:
         def end() -> None:
             time.sleep(self._stop.patience)
             self._stop.last_act()
-            os._exit(code)
+            self._stop.leave(code)
 
         with suppress(LocalLack):  # no thread for it
             start_thread(end)

@@ -5,6 +5,7 @@ here needs more than what the interpreter has loaded by itself: not even `__futu
 which is a file to be found like any other.
 """
 
+import _thread
 import io
 import os
 import sys
@@ -18,6 +19,18 @@ BROKEN = 70
 """Exit code for a fault of ours or of the installation; sysexits.h EX_SOFTWARE."""
 
 
+_leaving = _thread.allocate_lock()
+
+
+def leave(code: int) -> "NoReturn":
+    """End the process at once, as another thread may hang in what nothing interrupts.
+
+    Where two threads want to, the exit code is that of the first.
+    """
+    with _leaving:
+        os._exit(code)
+
+
 def guarded(main: "Callable[[], None]") -> "Callable[[], None]":
     """Let nothing that `main` raises pass for an answer: end with exit code 70."""
 
@@ -27,7 +40,7 @@ def guarded(main: "Callable[[], None]") -> "Callable[[], None]":
         try:
             main()
         except BaseException as error:
-            os._exit(report(error))
+            leave(report(error))
 
     return run
 

@@ -5,9 +5,10 @@ Imports nothing slow: a signal may come while the rest is being imported.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
+
+from service_monitor.startup import leave
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def obey(stop: Stop, heeded: frozenset[int]) -> None:
             # That long it takes only for what is not ours: a full pipe, a disk.
             first, end = taken.si_signo, time.monotonic() + stop.patience
     stop.last_act()
-    os._exit(128 + first)
+    leave(128 + first)
 
 
 def _is_stop(taken: signal.struct_siginfo, stop: Stop) -> bool:
