@@ -16,7 +16,7 @@ from service_monitor.errors import Stopped, StoreUnavailable, describe
 from service_monitor.net import connect as module
 from service_monitor.net.connect import NotConnected, connect, local_address
 from service_monitor.probe import Target, new_probe
-from service_monitor.stores import etcd2, etcd_gateway
+from service_monitor.stores import etcd_gateway, primitive
 from service_monitor.stores.aws import Place
 from service_monitor.stores.dynamodb import DynamoStore
 from service_monitor.stores.endpoints import Access, Endpoint
@@ -164,7 +164,7 @@ def test_a_failure_names_each_address(
         begun = now()
         assert probe() == (False, said)
         assert 1.5 < now() - begun < HANG
-    for room in etcd_gateway, etcd2:
+    for room in etcd_gateway, primitive:
         monkeypatch.setattr(room, "CALL_TIMEOUT", 2.0)
     for store in Etcd3Store, Etcd2Store:
         endpoint = Endpoint("http", "both.test", hole[1])

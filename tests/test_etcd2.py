@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -295,3 +296,30 @@ def test_another_cluster_is_noticed(serve: Serve) -> None:
         store.list("es/k")
     assert store.list("es/k").records
     gc.collect()
+
+
+def test_a_primitive_has_one_deadline_for_all_its_requests(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round would go without a sign of life for longer than the watchdog allows."""
+    node = {"key": "/service_monitor/es/k", "value": "w", "ttl": 9}
+    node |= {"createdIndex": 3, "modifiedIndex": 5}
+    found = 200, {"action": "get", "node": node}
+    store = serve(found, CHANGED, found)
+    real = store._failover.call
+
+    def slow(function: Any, seconds: float) -> Any:
+        asked.append(seconds)
+        time.sleep(0.3)
+        return real(function, seconds)
+
+    asked: list[float] = []
+    monkeypatch.setattr(store._failover, "call", slow)
+    with pytest.raises(Conflict):
+        store.update(RECORD, "v", None)
+    assert len(asked) == 3
+    assert asked[0] - asked[1] > 0.25
+    assert asked[1] - asked[2] > 0.25
+    asked.clear()
+    store.time_left(RECORD)
+    assert asked[0] > 4.9

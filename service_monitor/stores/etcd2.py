@@ -27,6 +27,7 @@ from service_monitor.records import Record, Snapshot
 from service_monitor.stores import CALL_TIMEOUT
 from service_monitor.stores.endpoints import Access, Endpoint, Failover, RefusedHere
 from service_monitor.stores.etcd_port import asks_for_the_other_kind
+from service_monitor.stores.primitive import Bound, primitive
 from service_monitor.timing import now
 
 T = TypeVar("T")
@@ -47,10 +48,12 @@ class Etcd2Store:
         self._failover = Failover(endpoints)
         self._access = access
         self._stop = stop
+        self._bound = Bound()
         self._api = etcd2_client
         self._clients: dict[Endpoint, Any] = {}
         self._known: set[Endpoint] = set()  # where etcd has answered
 
+    @primitive
     def create(self, key: str, value: str, ttl: float) -> Record:
         try:
             node = self._call(
@@ -68,6 +71,7 @@ class Etcd2Store:
             return found  # an earlier try of this call came through
         return self._record(node)
 
+    @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
         # A write without ttl would live for ever. Rounded down, so that writing again
         # and again never lengthens a life.
@@ -91,6 +95,7 @@ class Etcd2Store:
             return found  # an earlier try of this very call came through
         return self._record(node)
 
+    @primitive
     def keep_alive(self, record: Record, ttl: float) -> Record:
         try:
             node = self._call(
@@ -108,6 +113,7 @@ class Etcd2Store:
             return found  # refreshed; the reply was lost
         return replace(record, version=node.modifiedIndex)
 
+    @primitive
     def delete(self, record: Record) -> None:
         try:
             self._call(
@@ -123,6 +129,7 @@ class Etcd2Store:
             if found is not None and found.created == record.created:
                 raise Conflict(found) from None
 
+    @primitive
     def list(self, prefix: str) -> Snapshot:
         try:
             node = self._read(prefix, recursive=prefix.endswith("/") or not prefix)
@@ -166,6 +173,7 @@ class Etcd2Store:
     def prepare(self, ttl: float) -> None:
         """Do nothing: a ttl goes with the write."""
 
+    @primitive
     def time_left(self, record: Record) -> float:
         try:
             node = self._read(record.key)
@@ -242,8 +250,7 @@ class Etcd2Store:
             self._known.add(endpoint)
             return found
 
-        seconds = min(CALL_TIMEOUT, self._stop.time_left())
-        return self._failover.call(ask, seconds)
+        return self._failover.call(ask, self._bound.seconds(self._stop))
 
     def _translate(
         self, error: BaseException, endpoint: Endpoint, doing: str, deadline: float
