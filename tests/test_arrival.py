@@ -158,6 +158,25 @@ def test_who_has_missed_its_keepalives_is_not_believed(
     assert arrival.unsure(LEASE) == []
 
 
+def test_a_record_in_its_last_second_is_no_sign_of_life(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Etcd and DynamoDB round down: all nodes killed and one started again, it would be
+    told to join a host that is dead, just before its record lapses."""
+    put(store, "a")
+    put(store, "b")
+    exact = store.time_left
+    monkeypatch.setattr(store, "time_left", lambda record: exact(record) // 2 * 2)
+    clock.advance(USUAL_TTL - 1.5)
+    arrival = start(store)
+    for _ in range(2):
+        assert arrival.unsure(LEASE) == ["host-b"]
+        clock.advance(0.5)
+    clock.advance(1)
+    assert arrival.unsure(LEASE) == []
+    assert left(store) == []
+
+
 def test_who_waits_long_for_its_turn_waits_for_nothing_else(
     store: SqliteStore, clock: Clock
 ) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from service_monitor.calls import Stop, bounded
-from service_monitor.errors import Stopped, StoreUnavailable, describe
+from service_monitor.errors import Stopped, StoreRefused, StoreUnavailable, describe
 from service_monitor.net import connect as module
 from service_monitor.net.connect import NotConnected, connect, local_address
 from service_monitor.probe import Target, new_probe
@@ -136,7 +136,7 @@ def test_dynamodb_is_reached_at_the_address_that_works(
     store = dynamodb_at(hole[1], monkeypatch)
     store._aws.endpoint()  # boto3 takes seconds to get ready, on a busy machine
     begun = now()
-    with pytest.raises(StoreUnavailable, match="not DynamoDB, by its answer"):
+    with pytest.raises(StoreRefused, match="not DynamoDB, by its answer"):
         store.list("es/")
     assert now() - begun < 2.0
     store.close()

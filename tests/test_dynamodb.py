@@ -325,6 +325,27 @@ def test_the_success_of_another_server_is_no_answer(
     assert f"{server.url}: that is not DynamoDB, by its answer" in err
 
 
+def test_a_page_without_items_is_not_of_dynamodb(
+    run: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A work-alike that answers `{}` would end in a traceback, and exit 70."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    kind = "Content-Type: application/x-amz-json-1.0"
+    headers = f"Date: {formatdate(EPOCH, usegmt=True)}", kind, "Connection: close"
+    server = serve(answering(status("200 OK", *headers, body=b"{}")))
+    url = f"dynamodb://table?region=eu-west-1&endpoint={server.url}"
+    for command in (
+        ("status",),
+        ("hosts", "--label=es"),
+        ("acquire-lease", "--label=es", "--service-id=a", "--host=h"),
+    ):
+        code, out, err = run(*command, "--store", url)
+        assert (code, out, err.count("\n")) == (69, "", 1)
+        assert "the store refuses us" in err
+        assert "that is not DynamoDB, by its answer" in err
+
+
 def test_credentials_that_do_not_come_are_not_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

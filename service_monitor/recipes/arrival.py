@@ -124,6 +124,6 @@ class Arrival:
         end = now() + left
         fine = not self._killed and key not in self._ends and left >= self._overdue
         renewed = end - self._ends.setdefault(key, end) > _NOISE
-        if fine or renewed or not 0 < left <= PATIENCE:
+        if fine or renewed or left > PATIENCE:
             self._alive.add(key)
         return key in self._alive

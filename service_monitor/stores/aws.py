@@ -271,7 +271,7 @@ class Aws:
         """Refuse a success that is not DynamoDB's: botocore reads any as "nothing"."""
         kind = response_dict["headers"].get("content-type", "")
         if response_dict["status_code"] < 300 and not kind.startswith(_ANSWERS):
-            raise self.silence("that is not DynamoDB, by its answer")
+            raise self.stranger()
 
     def forget(self) -> None:
         """Read the credentials anew for the next request."""
@@ -280,8 +280,16 @@ class Aws:
         self._client, self._session, self._lock = None, session, threading.Lock()
 
     def silence(self, what: str) -> StoreUnavailable:
-        where = self._place.endpoint or f"DynamoDB, {self.where}"
-        return StoreUnavailable(f"{where}: {what}")
+        return StoreUnavailable(f"{self._server}: {what}")
+
+    def stranger(self) -> StoreRefused:
+        """Say that what answers is something else."""
+        text = "that is not DynamoDB, by its answer: is the endpoint right?"
+        return StoreRefused(f"{self._server}: {text}")
+
+    @property
+    def _server(self) -> str:
+        return self._place.endpoint or f"DynamoDB, {self.where}"
 
 
 class Call:

@@ -347,6 +347,8 @@ class DynamoStore:
         which |= {"ConsistentRead": True} | self._table
         while True:
             page = call("query" if prefix else "scan", **which)
+            if "Items" not in page:
+                raise self._aws.stranger()
             for item in page["Items"]:
                 label = item[PARTITION]["S"]
                 # Neither a counter, nor what is under another prefix, nor a stranger's.
