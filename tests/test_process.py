@@ -39,6 +39,7 @@ from tests.loopback import answering, hanging, status
 
 STOPS = [
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPWR),
+    *(signal.SIGALRM, signal.SIGXCPU),
     *(signal.SIGRTMIN + 3, signal.SIGRTMIN + 4, signal.SIGRTMAX),
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
 ]

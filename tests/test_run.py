@@ -158,6 +158,8 @@ STOPS = {
     signal.SIGHUP: signal.SIGTERM,
     signal.SIGQUIT: signal.SIGQUIT,
     signal.SIGPWR: signal.SIGPWR,
+    signal.SIGALRM: signal.SIGALRM,
+    signal.SIGXCPU: signal.SIGXCPU,
     signal.SIGRTMIN + 3: signal.SIGRTMIN + 3,
 }
 """What `run` is sent to stop, and what COMMAND is."""
@@ -169,7 +171,8 @@ def test_a_signal_deregisters_first(
     store: Store, sound: Service, number: int, passed: int
 ) -> None:
     """Others would be told to join a node that is going down."""
-    script = 'for s in 1 2 3 10 12 15 30 37; do trap "echo got $s >>$SEEN; exit 3" $s; '
+    script = "for s in 1 2 3 10 12 14 15 24 30 37; do "
+    script += 'trap "echo got $s >>$SEEN; exit 3" $s; '
     script += "done; echo up >$SEEN; while :; do sleep 0.05; done"
     with sound(script, "--drain=1s") as running:
         wait_until(lambda: is_up(store, UP))

@@ -18,6 +18,9 @@ STOPS = frozenset(
     {
         *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
         *(signal.SIGPWR, signal.SIGRTMIN + 3),  # stop an OS container: LXC, systemd
+        # They end a process by default, and tell of no fault in it.
+        *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU),
+        *(signal.SIGIO, signal.SIGSTKFLT),
     }
 )
 """A stop, always."""
