@@ -16,7 +16,7 @@ from service_monitor.errors import (
 )
 from service_monitor.lease import Contender, Lease, Request, Waiting
 from service_monitor.notify import Notifier
-from service_monitor.recipes.arrival import PATIENCE, Arrival
+from service_monitor.recipes.arrival import PATIENCE, Arrival, awaiting
 from service_monitor.recipes.trouble import FAILURES, Failure, Trouble, told
 from service_monitor.stores import Store
 from service_monitor.timing import format_duration, now
@@ -127,14 +127,10 @@ def _settle(arrival: Arrival, lease: Lease, stop: Stop, notifier: Notifier) -> N
         stop.check()
         if not unsure:
             return
+        arrival.tell(unsure)
         notifier.queued(awaiting(unsure))
         stop.wait(_SIGN)
         stop.check()
-
-
-def awaiting(hosts: list[str]) -> str:
-    """Say whose sign of life is waited for."""
-    return f"its turn has come; waiting for a sign of life of {', '.join(hosts)}"
 
 
 def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:

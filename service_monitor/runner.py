@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service_monitor.acquire import acquire, awaiting
+from service_monitor.acquire import acquire
 from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.child import KILL_WAIT, Child
 from service_monitor.errors import (
@@ -24,7 +24,7 @@ from service_monitor.lacks import start_thread
 from service_monitor.lease import Lease, Request
 from service_monitor.node.signals import for_command
 from service_monitor.notify import Notifier
-from service_monitor.recipes.arrival import Arrival
+from service_monitor.recipes.arrival import Arrival, awaiting
 from service_monitor.recipes.trouble import FAILURES, Trouble, told
 from service_monitor.records import hosts_prefix, nonce_of
 from service_monitor.registry import up_hosts
@@ -213,6 +213,7 @@ class Runner:
                 self._stop.wait(_RETRY)
                 continue
             if unsure and not self._watcher.lapsed:
+                self._arrival.tell(unsure)
                 self._notifier.status(awaiting(unsure))
                 self._stop.wait(_RETRY)
                 continue

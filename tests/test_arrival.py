@@ -209,3 +209,19 @@ def test_half_of_the_lease_is_left_to_boot(
     clock.advance(2)
     assert arrival.unsure(lease) == []
     assert "no sign of life in time of host-b: taken for up" in caplog.text
+
+
+def test_the_wait_for_signs_of_life_is_told_once(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start that has its turn and does nothing would look stuck."""
+    put(store, "a")
+    put(store, "b")
+    arrival = start(store)
+    unsure = arrival.unsure(LEASE)
+    assert unsure == ["host-b"]
+    with caplog.at_level("INFO"):
+        arrival.tell(unsure)
+        arrival.tell(unsure)
+    told = [text for text in caplog.messages if "sign of life of host-b" in text]
+    assert len(told) == 1

@@ -53,6 +53,7 @@ class Arrival:
         self._ends: dict[str, float] = {}
         self._alive: set[str] = set()
         self._limit: float | None = None
+        self._told = False
 
     def enter(self, mine: Entry | None, queue: Queue) -> Waiting | None:
         """Take back the "up" of an earlier life; return what forbids to queue.
@@ -112,6 +113,16 @@ class Arrival:
             return []
         return hosts
 
+    def tell(self, unsure: list[str]) -> None:
+        """Log once that the start waits for these hosts."""
+        if not self._told:
+            log.info(
+                "label %s: its turn has come; waiting for a sign of life of %s",
+                self._request.label,
+                ", ".join(unsure),
+            )
+        self._told = True
+
     def _lives(self, record: Record) -> bool:
         key = record.key
         if now() >= self._since + PATIENCE:
@@ -127,3 +138,8 @@ class Arrival:
         if fine or renewed or left > PATIENCE:
             self._alive.add(key)
         return key in self._alive
+
+
+def awaiting(hosts: list[str]) -> str:
+    """Say whose sign of life is waited for."""
+    return f"its turn has come; waiting for a sign of life of {', '.join(hosts)}"
