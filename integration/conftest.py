@@ -16,8 +16,9 @@ import requests
 from integration import images
 from integration.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
 from integration.etcd import LABELS, Etcd, docker_available, start_etcd, uninterrupted
-from service_monitor.calls import Stop
-from service_monitor.stores import Store, open_store
+from service_monitor.net.calls import Stop
+from service_monitor.stores.base import Store
+from service_monitor.stores.opening import open_store
 from tests.store_contract import MakeStore
 
 if TYPE_CHECKING:

@@ -39,9 +39,9 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from integration.faults.proxy import Proxy
-from service_monitor.calls import Stop
-from service_monitor.stores.aws import Place, parse_place
-from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.net.calls import Stop
+from service_monitor.stores.dynamodb.aws import Place, parse_place
+from service_monitor.stores.dynamodb.table import init_table
 from service_monitor.timing import now
 
 ELSEWHERE = "SERVICE_MONITOR_TEST_DYNAMODB"

@@ -14,7 +14,7 @@ import pytest
 
 from integration.etcd import Etcd
 from integration.faults.processes import Command, Commands, wait_for
-from service_monitor.calls import STOP_GRACE
+from service_monitor.net.calls import STOP_GRACE
 from tests.loopback import Loopback, answering, hanging, status, unused_port
 
 # The first may have to wait for the making of an image.

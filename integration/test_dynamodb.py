@@ -38,8 +38,7 @@ from integration.test_simulation import (
     assert_orderly,
     most_at_once,
 )
-from service_monitor.calls import Stop
-from service_monitor.cli import main
+from service_monitor.cli.app import main
 from service_monitor.errors import (
     KeyExists,
     RecordGone,
@@ -47,10 +46,12 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.stores import Store, open_store
-from service_monitor.stores.aws import Aws, Place, parse_place
-from service_monitor.stores.dynamodb import DynamoStore
-from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.net.calls import Stop
+from service_monitor.stores.base import Store
+from service_monitor.stores.dynamodb.aws import Aws, Place, parse_place
+from service_monitor.stores.dynamodb.store import DynamoStore
+from service_monitor.stores.dynamodb.table import init_table
+from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
 from tests.loopback import Loopback, answering, status
 from tests.store_contract import *  # noqa: F403

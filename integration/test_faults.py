@@ -14,9 +14,9 @@ import pytest
 from integration.conftest import REQUIRED
 from integration.faults.etcd_cluster import ChangeLog, EtcdCluster, obstacle
 from integration.faults.processes import Command, Commands, wait_for
-from service_monitor.calls import STOP_GRACE
-from service_monitor.lease import WAITER_TTL
-from service_monitor.stores.endpoints import DEFAULT_PREFIX
+from service_monitor.net.calls import STOP_GRACE
+from service_monitor.recipes.lease import WAITER_TTL
+from service_monitor.stores.etcd.endpoints import DEFAULT_PREFIX
 from tests.loopback import Loopback, answering, status
 
 # The first may have to wait for the making of an image.

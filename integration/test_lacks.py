@@ -22,8 +22,9 @@ PROGRAM = """
 import importlib, os, resource, sys
 # What another user may not read is read before.
 for name in (
-    "acquire", "child", "cli", "crash", "http", "lease", "probe", "registry", "runner",
-    "status", "watcher", "stores.etcd3",
+    "cli.app", "cli.crash", "net.http", "node.child", "node.probe", "node.runner",
+    "node.watcher", "recipes.acquire", "recipes.lease", "recipes.registry",
+    "recipes.status", "stores.etcd.v3",
 ):
     importlib.import_module(f"service_monitor.{name}")
 import requests, urllib3.util.ssl_, encodings.idna, traceback

@@ -36,10 +36,10 @@ from integration.faults.processes import CLI, Command, Commands, wait_for
 from integration.history.launcher import Launcher
 from integration.history.observer import Etcd3Observer
 from integration.history.run import isolated
-from service_monitor.acquire import acquire
-from service_monitor.calls import STOP_GRACE, Stop
-from service_monitor.lease import WAITER_TTL, Request
-from service_monitor.stores import open_store
+from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.lease import WAITER_TTL, Request
+from service_monitor.stores.opening import open_store
 from tests.certificates import Certificates
 from tests.conftest import Serve, certificates, serve, strangers
 from tests.loopback import (

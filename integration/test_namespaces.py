@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import NEEDS_ROOT
-from service_monitor.calls import Stop
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.net.calls import Stop
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.commands import (
     Outcome,
     environment,

@@ -8,10 +8,10 @@ import pytest
 
 from integration.conftest import Containers
 from integration.faults.processes import wait_for
-from service_monitor.calls import Stop
+from service_monitor.net.calls import Stop
 from service_monitor.net.here import look
 from service_monitor.net.meaning import elsewhere_another
-from service_monitor.probe import Result, Target, new_probe
+from service_monitor.node.probe import Result, Target, new_probe
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -17,9 +17,10 @@ import pytest
 from integration.cluster import environment, reserve_network
 from integration.dynamodb import DynamoDB
 from integration.etcd import Etcd
-from service_monitor.calls import Stop
+from service_monitor.net.calls import Stop
 from service_monitor.records import Registration, Ticket
-from service_monitor.stores import Store, open_store
+from service_monitor.stores.base import Store
+from service_monitor.stores.opening import open_store
 
 pytestmark = pytest.mark.timeout(360)
 

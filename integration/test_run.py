@@ -23,7 +23,7 @@ from integration.test_simulation import (
     assert_one_cluster,
     queue_of,
 )
-from service_monitor.lease import HOLDER_TTL
+from service_monitor.recipes.lease import HOLDER_TTL
 
 pytestmark = pytest.mark.timeout(360)
 

@@ -26,7 +26,7 @@ import requests
 from integration.cluster import Cluster, ClusterError, Node, TicketOrder
 from integration.etcd import Etcd
 from integration.timeline import Event, lanes
-from service_monitor.lease import WAITER_TTL
+from service_monitor.recipes.lease import WAITER_TTL
 
 MakeCluster = Callable[..., Cluster]
 

@@ -2,7 +2,8 @@
 
 import sys
 
-from service_monitor.startup import BROKEN, guarded, leave, report
+from service_monitor.cli.startup import BROKEN, guarded, report
+from service_monitor.node.leaving import leave
 
 try:
     from service_monitor.node import signals
@@ -11,7 +12,7 @@ except BaseException as error:  # a module of that name, or of one it needs, is 
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
-    from service_monitor.calls import Stop
+    from service_monitor.net.calls import Stop
 
 
 @guarded
@@ -26,8 +27,8 @@ def main() -> None:
     import warnings
     from functools import partial
 
-    from service_monitor.calls import Stop
-    from service_monitor.crash import mask_crashes
+    from service_monitor.cli.crash import mask_crashes
+    from service_monitor.net.calls import Stop
     from service_monitor.node.reaper import collect_orphans
 
     mask_crashes()
@@ -58,7 +59,7 @@ def _run(stop: "Stop") -> int:
     import io
     from contextlib import suppress
 
-    from service_monitor.cli import main as run  # slow
+    from service_monitor.cli.app import main as run  # slow
 
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from service_monitor.shown import masked
+from service_monitor.text import masked
 
 if TYPE_CHECKING:
     from service_monitor.records import Record

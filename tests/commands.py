@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import psutil
 
-from service_monitor.cli import cli
+from service_monitor.cli.app import cli
 from service_monitor.records import Registration, hosts_prefix
-from service_monitor.stores import Store
+from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 HANG = 20.0

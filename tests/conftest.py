@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from service_monitor.calls import Stop
-from service_monitor.cli import main
-from service_monitor.stores import Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.cli.app import main
+from service_monitor.net.calls import Stop
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.certificates import Certificates
 from tests.commands import Outcome, Run
 from tests.loopback import Loopback, Talk

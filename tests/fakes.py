@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from service_monitor.calls import Stop
 from service_monitor.errors import Conflict, RecordGone, StoreUnavailable
+from service_monitor.net.calls import Stop
 from service_monitor.records import Record
-from service_monitor.stores import Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
 
 
 class Clock:

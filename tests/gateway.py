@@ -13,9 +13,9 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from service_monitor.calls import Stop
-from service_monitor.stores.endpoints import Access, Endpoint
-from service_monitor.stores.etcd3 import Etcd3Store
+from service_monitor.net.calls import Stop
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v3 import Etcd3Store
 
 HEADER = {"header": {"revision": "7"}}
 DENIED = {"message": "etcdserver: permission denied", "code": 7}

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import pytest
 
-from service_monitor.calls import Stop
 from service_monitor.errors import Conflict, KeyExists, RecordGone, Stopped
-from service_monitor.stores import Store
+from service_monitor.net.calls import Stop
+from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 MakeStore = Callable[..., Store]

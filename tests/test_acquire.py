@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from service_monitor import lease as lease_module
-from service_monitor.acquire import acquire
-from service_monitor.calls import Stop
 from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
-from service_monitor.lease import Lease, Request, release
+from service_monitor.net.calls import Stop
+from service_monitor.recipes import lease as lease_module
+from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.lease import Lease, Request, release
 from service_monitor.records import Snapshot
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 from tests.commands import wait_until
 

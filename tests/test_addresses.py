@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.addresses import (
+from service_monitor.net.addresses import (
     is_host,
     is_nowhere,
     is_only_here,

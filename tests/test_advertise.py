@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from service_monitor.advertise import advertised_host
 from service_monitor.errors import ConfigError
 from service_monitor.net.here import Here
+from service_monitor.node.advertise import advertised_host
 
 HERE = [None, "http://127.0.0.1:9200", "http://localhost", "tcp://0.0.0.0:1"]
 HERE += ["http://[::1]:1", "http://[fe80::1%25eth0]/"]

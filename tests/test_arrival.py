@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from service_monitor.errors import Conflict, StoreUnavailable
-from service_monitor.queue import Queue
 from service_monitor.recipes import arrival as module
 from service_monitor.recipes.arrival import PATIENCE, USUAL_TTL, Arrival
+from service_monitor.recipes.queue import Queue
 from service_monitor.recipes.turn import Lease, Request
 from service_monitor.records import Record, Registration
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.fakes import Clock, FlakyStore, memory_store
 
 LEASE = Lease(Record("es/lease/a", "", 1, 1), math.inf)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service_monitor.stores import CALL_TIMEOUT
+from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.timing import now
 from tests.commands import WATCH, Run, environment, error_of, finish, started
 from tests.conftest import Serve

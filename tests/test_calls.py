@@ -12,10 +12,10 @@ from operator import le
 
 import pytest
 
-from service_monitor import calls
-from service_monitor.calls import Stop, adopt, bounded
 from service_monitor.errors import LocalLack, Stopped
-from service_monitor.http import new_session
+from service_monitor.net import calls
+from service_monitor.net.calls import Stop, adopt, bounded
+from service_monitor.net.http import new_session
 from service_monitor.timing import now
 from tests.commands import HANG, wait_until
 from tests.conftest import Serve

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service_monitor import cli as cli_module
-from service_monitor.calls import Stop
+from service_monitor.cli.watching import checked_rhythm
 from service_monitor.errors import (
     ConfigError,
     LocalLack,
     StoreRefused,
     StoreUnavailable,
 )
+from service_monitor.net.calls import Stop
 from service_monitor.net.here import Here
 from service_monitor.node import place
 from service_monitor.records import (
@@ -27,8 +27,8 @@ from service_monitor.records import (
     hosts_prefix,
     lease_prefix,
 )
-from service_monitor.stores import Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 from tests.certificates import Certificates
 from tests.commands import (
@@ -321,7 +321,7 @@ def test_watch_tells_nobody_what_is_another_machine_on_each(
 ) -> None:
     """Three nodes would show one host, and be told to join themselves."""
     monkeypatch.setattr(SqliteStore, "local_address", lambda _: "10.0.0.7")
-    monkeypatch.setattr("service_monitor.advertise.look", Here)
+    monkeypatch.setattr("service_monitor.node.advertise.look", Here)
     url = f"--monitor-url=tcp://{host}:1"
     end = watching("--label=es", "--service-id=es-1", url, "--timeout=100ms")
     wait_until(lambda: keys(store) == ["es/hosts/es-1"])
@@ -445,13 +445,13 @@ def test_defaults_follow_what_is_given(
     given: tuple[float, float | None, float | None], kept: tuple[float, ...]
 ) -> None:
     """--interval=1s alone would be an error, for a default that nobody chose."""
-    assert cli_module._rhythm(*given) == kept
+    assert checked_rhythm(*given) == kept
 
 
 def test_a_lease_that_cannot_be_kept_is_refused() -> None:
     """A record would lapse between two probes, and a healthy node come and go."""
     with pytest.raises(ConfigError, match="raise it to 8 s"):
-        cli_module._rhythm(5.0, 3.0, 7.0)
+        checked_rhythm(5.0, 3.0, 7.0)
 
 
 # the store

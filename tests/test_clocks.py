@@ -10,11 +10,12 @@ import pytest
 
 import service_monitor
 from service_monitor import timing
-from service_monitor.calls import Stop
-from service_monitor.health import Health
-from service_monitor.lease import Contender, Lease, Request, Waiting, release
-from service_monitor.registry import Publisher, Service, up_hosts
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.net.calls import Stop
+from service_monitor.recipes.discovery import up_hosts
+from service_monitor.recipes.health import Health
+from service_monitor.recipes.lease import Contender, Lease, Request, Waiting, release
+from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.stores.sqlite.store import SqliteStore
 
 PACKAGE = Path(service_monitor.__file__).parent
 FOR_PEOPLE = {("timing.py", "timestamp"), ("status.py", "_age")}

@@ -11,17 +11,18 @@ from contextlib import suppress
 
 import pytest
 
-from service_monitor.calls import Stop, bounded
 from service_monitor.errors import Stopped, StoreRefused, StoreUnavailable, describe
 from service_monitor.net import connect as module
+from service_monitor.net.calls import Stop, bounded
 from service_monitor.net.connect import NotConnected, connect, local_address
-from service_monitor.probe import Target, new_probe
-from service_monitor.stores import etcd_gateway, primitive
-from service_monitor.stores.aws import Place
-from service_monitor.stores.dynamodb import DynamoStore
-from service_monitor.stores.endpoints import Access, Endpoint
-from service_monitor.stores.etcd2 import Etcd2Store
-from service_monitor.stores.etcd3 import Etcd3Store
+from service_monitor.node.probe import Target, new_probe
+from service_monitor.stores import primitive
+from service_monitor.stores.dynamodb.aws import Place
+from service_monitor.stores.dynamodb.store import DynamoStore
+from service_monitor.stores.etcd import gateway as etcd_gateway
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v2 import Etcd2Store
+from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
 from tests.black_hole import Place as Address
 from tests.black_hole import black_hole, family_of, resolving

@@ -17,12 +17,12 @@ import pytest
 import requests
 import urllib3
 
-from service_monitor import shown
-from service_monitor.calls import Stop
+from service_monitor import text as shown
+from service_monitor.cli.options import start_logging
 from service_monitor.errors import StoreError, describe
-from service_monitor.options import start_logging
-from service_monitor.probe import Target, new_probe
-from service_monitor.stores import open_store
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Target, new_probe
+from service_monitor.stores.opening import open_store
 from tests.commands import HANG, Run, environment, finish, started, wait_until
 from tests.conftest import Serve
 from tests.loopback import answering, status, unused_port
@@ -360,7 +360,7 @@ def test_what_escapes_all_is_not_quoted_either(
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("service_monitor.stores.sqlite.SqliteStore.list", fail)
+    monkeypatch.setattr("service_monitor.stores.sqlite.store.SqliteStore.list", fail)
     code, _, err = run("hosts", "--label=es")
     assert (code, err.count("\n")) == (74, 1)
     assert "cannot go on: " in err
@@ -452,15 +452,15 @@ def test_a_log_line_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
 
 CRASH = """
 import threading
-from service_monitor.stores.etcd3 import Etcd3Store
+from service_monitor.stores.etcd.v3 import Etcd3Store
 def crash(store, *_):
     raise RuntimeError(f"b'{{store._gateway._access.password}}'")
 Etcd3Store.list = crash
 if {in_thread}:
-    import service_monitor.cli as cli
+    import service_monitor.cli.app as cli
     def main(**_):
-        from service_monitor.stores import open_store
-        from service_monitor.calls import Stop
+        from service_monitor.stores.opening import open_store
+        from service_monitor.net.calls import Stop
         store = open_store(None, Stop())
         thread = threading.Thread(target=store.list, args=("",))
         thread.start()

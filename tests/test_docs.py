@@ -13,9 +13,9 @@ from typing import NamedTuple
 import click
 import pytest
 
-from service_monitor import runner
-from service_monitor.cli import cli
-from service_monitor.manual import Command
+from service_monitor.cli.app import cli
+from service_monitor.cli.manual import Command
+from service_monitor.node import runner
 from service_monitor.timing import parse_duration
 
 ROOT = Path(__file__).resolve().parent.parent

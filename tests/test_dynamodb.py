@@ -18,7 +18,6 @@ import pytest
 from botocore.stub import Stubber
 
 from integration.dynamodb import size_of
-from service_monitor.calls import Stop
 from service_monitor.errors import (
     ConfigError,
     Conflict,
@@ -27,13 +26,20 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.lease import LOOK_LATER, LOOK_NEXT, WAITER_TTL
+from service_monitor.net.calls import Stop
+from service_monitor.recipes.lease import LOOK_LATER, LOOK_NEXT, WAITER_TTL
+from service_monitor.recipes.session import RENEWALS
 from service_monitor.records import Record, Snapshot, Ticket
-from service_monitor.session import RENEWALS
-from service_monitor.stores import open_store
-from service_monitor.stores.aws import Aws, Place, parse_place
-from service_monitor.stores.dynamodb import FAST, SLOW, SLOWEST, DynamoStore, interval
-from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.stores.dynamodb.aws import Aws, Place, parse_place
+from service_monitor.stores.dynamodb.store import (
+    FAST,
+    SLOW,
+    SLOWEST,
+    DynamoStore,
+    interval,
+)
+from service_monitor.stores.dynamodb.table import init_table
+from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
 from tests.commands import Run
 from tests.conftest import Serve
@@ -190,8 +196,8 @@ def test_boto3_that_is_not_there_is_a_usage_error(
 ) -> None:
     """Whoever installed without the extra would see an ImportError."""
     monkeypatch.setitem(sys.modules, "boto3", None)
-    monkeypatch.delitem(sys.modules, "service_monitor.stores.dynamodb")
-    monkeypatch.delitem(sys.modules, "service_monitor.stores.aws")
+    monkeypatch.delitem(sys.modules, "service_monitor.stores.dynamodb.store")
+    monkeypatch.delitem(sys.modules, "service_monitor.stores.dynamodb.aws")
     with pytest.raises(
         ConfigError, match=r"pip install 'service-monitor-lease\[dynamodb\]'"
     ):
@@ -200,7 +206,7 @@ def test_boto3_that_is_not_there_is_a_usage_error(
 
 def test_boto3_is_imported_for_its_own_urls_alone(run: Run) -> None:
     """Everybody would wait 0.3 s longer, and need boto3, for what few use."""
-    code = "import sys, service_monitor.cli as c; c.main(['hosts', '--label=es'])"
+    code = "import sys, service_monitor.cli.app as c; c.main(['hosts', '--label=es'])"
     code += "; assert not any(m.startswith('boto') for m in sys.modules)"
     importlib.import_module("subprocess").run(
         [sys.executable, "-c", code],
@@ -353,7 +359,7 @@ def test_credentials_that_do_not_come_are_not_waited_for(
     config = tmp_path / "config"
     config.write_text("[default]\ncredential_process = sleep 3\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    monkeypatch.setattr("service_monitor.stores.aws.CALL_TIMEOUT", 0.3)
+    monkeypatch.setattr("service_monitor.stores.dynamodb.aws.CALL_TIMEOUT", 0.3)
     begun = now()
     code, _, err = run("status", "--store=dynamodb://table?region=eu-west-1")
     assert now() - begun < 2.5
@@ -766,7 +772,7 @@ BY_LITTER = {"TimeToLiveStatus": "ENABLED", "AttributeName": "litter_after"}
 def init(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Give a function that makes the table of the service."""
     monkeypatch.setattr(Aws, "_connect", lambda _: service._client)
-    monkeypatch.setattr("service_monitor.stores.dynamodb_table._LOOK", 0.0)
+    monkeypatch.setattr("service_monitor.stores.dynamodb.table._LOOK", 0.0)
     return lambda: init_table("dynamodb://nodes?region=eu-central-1", Stop())
 
 

@@ -13,24 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.calls import Stop
 from service_monitor.errors import (
     ConfigError,
     LocalLack,
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.stores import endpoints, open_store
-from service_monitor.stores.endpoints import (
+from service_monitor.net.calls import Stop
+from service_monitor.stores.etcd import endpoints
+from service_monitor.stores.etcd.endpoints import (
     Access,
     Endpoint,
     Failover,
     default_url,
     parse_endpoints,
 )
-from service_monitor.stores.etcd2 import Etcd2Store
-from service_monitor.stores.etcd3 import Etcd3Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.etcd.v2 import Etcd2Store
+from service_monitor.stores.etcd.v3 import Etcd3Store
+from service_monitor.stores.opening import open_store
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 from tests.certificates import Certificates
 from tests.commands import HANG

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from service_monitor import values
+from service_monitor.cli import values
 from tests.certificates import Certificates
 from tests.commands import COMMANDS, Run
 

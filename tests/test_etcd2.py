@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from service_monitor.calls import Stop
 from service_monitor.errors import (
     Conflict,
     RecordGone,
     StoreRefused,
     StoreUnavailable,
 )
+from service_monitor.net.calls import Stop
 from service_monitor.records import Record, Snapshot
-from service_monitor.stores.endpoints import Access, Endpoint
-from service_monitor.stores.etcd2 import Etcd2Store
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.timing import now
 from tests.loopback import Loopback, at_last, status
 

@@ -14,7 +14,6 @@ import pytest
 import requests
 import responses
 
-from service_monitor.calls import Stop
 from service_monitor.errors import (
     RecordGone,
     Stopped,
@@ -22,10 +21,11 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from service_monitor.net.calls import Stop
 from service_monitor.records import Record, Snapshot
-from service_monitor.stores import etcd_gateway
-from service_monitor.stores.endpoints import Access, Endpoint
-from service_monitor.stores.etcd3 import Etcd3Store
+from service_monitor.stores.etcd import gateway as etcd_gateway
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
 from tests.gateway import Gateway, Handler
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from service_monitor.calls import Stop
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.net.calls import Stop
 from service_monitor.records import Record, Snapshot
-from service_monitor.stores.endpoints import Access, Endpoint
-from service_monitor.stores.etcd2 import Etcd2Store
-from service_monitor.stores.etcd3 import Etcd3Store
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v2 import Etcd2Store
+from service_monitor.stores.etcd.v3 import Etcd3Store
 from tests.certificates import Certificates
 from tests.conftest import Serve
 from tests.gateway import HEADER, LOGIN, Gateway, Handler

@@ -9,7 +9,7 @@ import pytest
 
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.records import Record, Snapshot
-from service_monitor.stores.etcd3 import Etcd3Store
+from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
 from tests.gateway import CANCELLED, DENIED, INVALID, LOGIN, Gateway, Handler, Reply
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service_monitor.calls import Stop
 from service_monitor.errors import ConfigError
-from service_monitor.stores import open_store
+from service_monitor.net.calls import Stop
+from service_monitor.stores.opening import open_store
 from tests.commands import WATCH, Run, error_of
 
 UNREAD = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service_monitor.cli import cli
+from service_monitor.cli.app import cli
 from tests.test_docs import ROOT, real
 
 IMAGE = "service_monitor"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.health import Health
+from service_monitor.recipes.health import Health
 
 RESULTS = st.lists(st.booleans(), max_size=40)
 COUNT = st.integers(1, 5)

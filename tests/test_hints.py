@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service_monitor.node.hints import with_hint
-from service_monitor.probe import Result
+from service_monitor.node.probe import Result
 
 OK, REFUSED = Result(True, "200 OK"), Result(False, "connection refused")
 SLOW = Result(False, "no answer within 3 s")

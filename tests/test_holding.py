@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
-from service_monitor.lease import Contender, Lease, Request
+from service_monitor.net.calls import STOP_GRACE, Stop
 from service_monitor.node import holding as module
 from service_monitor.node.holding import Holding
-from service_monitor.notify import Notifier
-from service_monitor.probe import Result
+from service_monitor.node.notify import Notifier
+from service_monitor.node.probe import Result
+from service_monitor.node.runner import Plan, Runner
+from service_monitor.node.watcher import STEP, Rhythm, Watcher
+from service_monitor.recipes.lease import Contender, Lease, Request
+from service_monitor.recipes.registry import Service
 from service_monitor.records import Record
-from service_monitor.registry import Service
-from service_monitor.runner import Plan, Runner
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from service_monitor.watcher import STEP, Rhythm, Watcher
 from tests.commands import wait_until
 from tests.fakes import Clock, memory_store
 
@@ -264,7 +264,7 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
 ) -> None:
     """systemd would kill a watch whose store hangs, and the service with it."""
     clock = Clock()
-    monkeypatch.setattr("service_monitor.watcher.now", clock)
+    monkeypatch.setattr("service_monitor.node.watcher.now", clock)
     store = memory_store(clock)
     slow, beats = Slow(store, clock), [clock()]
     notifier = Notifier()

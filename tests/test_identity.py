@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from service_monitor.acquire import acquire
-from service_monitor.calls import Stop
 from service_monitor.errors import IdInUse, StoreUnavailable
-from service_monitor.health import Health
-from service_monitor.lease import WAITER_TTL, Contender, Lease, Request, Waiting
+from service_monitor.net.calls import Stop
+from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import same_host
+from service_monitor.recipes.lease import WAITER_TTL, Contender, Lease, Request, Waiting
+from service_monitor.recipes.registry import Publisher, Service
 from service_monitor.recipes.seen import seen_host
 from service_monitor.records import Registration
-from service_monitor.registry import Publisher, Service
-from service_monitor.stores import Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.commands import HANG, Run, keys, register, registration, wait_until
 from tests.fakes import Clock, FlakyStore, StillSession, memory_store
 

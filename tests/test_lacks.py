@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from service_monitor.calls import Stop
-from service_monitor.child import Child
 from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
-from service_monitor.lacks import lack_in
-from service_monitor.stores.endpoints import Access, Endpoint
-from service_monitor.stores.etcd3 import Etcd3Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.net.calls import Stop
+from service_monitor.net.lacks import lack_in
+from service_monitor.node.child import Child
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v3 import Etcd3Store
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.certificates import Certificates
 from tests.commands import HANG, Run, environment
 from tests.conftest import Serve
@@ -145,7 +145,7 @@ def test_a_probe_without_a_file_says_whose_fault_it_is(
     scheme: str,
 ) -> None:
     """The service would be restarted for what its watch lacks."""
-    from service_monitor.probe import Target, new_probe
+    from service_monitor.node.probe import Target, new_probe
 
     # No thread of ours may close a file meanwhile, so nobody accepts.
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -11,7 +11,7 @@ from service_monitor.errors import (
     Replaced,
     StoreUnavailable,
 )
-from service_monitor.lease import (
+from service_monitor.recipes.lease import (
     HOLDER_TTL,
     LOOK_LATER,
     LOOK_NEXT,
@@ -23,7 +23,7 @@ from service_monitor.lease import (
     release,
 )
 from service_monitor.records import Ticket
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.fakes import Clock, FlakyStore, StillSession, memory_store
 
 

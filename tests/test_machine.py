@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from service_monitor.calls import Stop
 from service_monitor.errors import LocalLack
-from service_monitor.stores import machine, open_store
+from service_monitor.net.calls import Stop
+from service_monitor.stores.opening import open_store
+from service_monitor.stores.sqlite import machine
 from service_monitor.timing import now
 from tests.commands import Run, error_of
 

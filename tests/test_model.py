@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 )
 
 from service_monitor.errors import Conflict, Replaced, StoreUnavailable
-from service_monitor.lease import WAITER_TTL, Contender, Lease, Request, release
-from service_monitor.queue import read_queue
+from service_monitor.recipes.lease import WAITER_TTL, Contender, Lease, Request, release
+from service_monitor.recipes.queue import read_queue
 from service_monitor.records import Record, nonce_of
 from tests.fakes import Clock, FlakyStore, StillSession, memory_store
 

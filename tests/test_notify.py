@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from service_monitor.acquire import acquire
-from service_monitor.calls import Stop
 from service_monitor.errors import AcquireTimeout, StoreUnavailable
-from service_monitor.lease import Contender, Lease, Request
-from service_monitor.notify import QUEUED_FOR, Notifier
-from service_monitor.stores import Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.net.calls import Stop
+from service_monitor.node.notify import QUEUED_FOR, Notifier
+from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.lease import Contender, Lease, Request
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
 from tests.commands import WATCH, Run, environment, error_of, finish, started
 from tests.commands import wait_until as until
 from tests.conftest import Serve

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import Request
 
-from service_monitor import options, values
-from service_monitor.addresses import split_port
+from service_monitor.cli import options, values
 from service_monitor.errors import ConfigError
-from service_monitor.shown import forget_hidden, masked
+from service_monitor.net.addresses import split_port
+from service_monitor.text import forget_hidden, masked
 from tests.certificates import Certificates
 
 URLS = ["http://h", "https://h:9200/_cluster/health?local=true", "http://[::1]:80/"]

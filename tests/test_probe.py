@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import responses
 
-from service_monitor import probe
-from service_monitor.calls import Stop
 from service_monitor.errors import Stopped
-from service_monitor.probe import MOST_READ, Result, Target, new_probe
+from service_monitor.net.calls import Stop
+from service_monitor.node import probe
+from service_monitor.node.probe import MOST_READ, Result, Target, new_probe
 from service_monitor.timing import now
 from tests.certificates import Certificates
 from tests.commands import HANG, wait_until

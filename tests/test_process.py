@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service_monitor.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Stop
 from service_monitor.node import signals
-from service_monitor.stores import Store
+from service_monitor.stores.base import Store
 from service_monitor.timing import now
 from tests.commands import (
     HANG,
@@ -444,7 +444,7 @@ def test_no_line_of_a_library_is_ours(path: Path) -> None:
     script = """
 import logging, sys, warnings
 import service_monitor.__main__ as process
-import service_monitor.cli as command
+import service_monitor.cli.app as command
 
 def run(stop):
     code = command.main(["status", "--log-level=debug"], stop)
@@ -454,8 +454,8 @@ def run(stop):
     warnings.warn("theirs")
     return code
 
-sys.modules["service_monitor.cli"] = type(sys)("stub")
-sys.modules["service_monitor.cli"].main = run
+sys.modules["service_monitor.cli.app"] = type(sys)("stub")
+sys.modules["service_monitor.cli.app"].main = run
 process.main()
 """
     done = subprocess.run(

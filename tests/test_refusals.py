@@ -11,22 +11,23 @@ from typing import Any
 
 import pytest
 
-from service_monitor.acquire import acquire
-from service_monitor.calls import Stop
 from service_monitor.errors import (
     AcquireTimeout,
     LocalLack,
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.lease import Request
-from service_monitor.probe import Result
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Result
+from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.discovery import wait_for_hosts
+from service_monitor.recipes.lease import Request
+from service_monitor.recipes.registry import Service
 from service_monitor.records import Snapshot
-from service_monitor.registry import Service, wait_for_hosts
-from service_monitor.stores.sqlite import SqliteStore
-from service_monitor.stores.sqlite_errors import failure
+from service_monitor.stores.sqlite.errors import failure
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from service_monitor.watcher import Rhythm, Watcher
 from tests.commands import HANG, Run, environment, finish, started
 from tests.conftest import Serve
 from tests.loopback import answering, status

@@ -14,18 +14,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service_monitor.calls import Stop
 from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
-from service_monitor.health import Health
+from service_monitor.net.calls import Stop
+from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
+from service_monitor.recipes.health import Health
+from service_monitor.recipes.registry import Publisher, Service
 from service_monitor.records import Record, Registration
-from service_monitor.registry import (
-    Publisher,
-    Service,
-    natural,
-    up_hosts,
-    wait_for_hosts,
-)
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 from tests.fakes import Clock, FlakyStore
 
@@ -79,7 +74,9 @@ def test_since_changes_with_the_state_alone(
 ) -> None:
     """`status` would show a service as young as its last error message."""
     times = iter("123456")
-    monkeypatch.setattr("service_monitor.registry.timestamp", lambda: next(times))
+    monkeypatch.setattr(
+        "service_monitor.recipes.registry.timestamp", lambda: next(times)
+    )
     mine = publisher(store)
     mine.reconcile(Health(reason="connection refused"))
     first = said(store)["since"]

@@ -19,12 +19,12 @@ from subprocess import Popen
 import psutil
 import pytest
 
-from service_monitor.calls import Stop
-from service_monitor.child import Child
-from service_monitor.lease import HOLDER_TTL
+from service_monitor.net.calls import Stop
+from service_monitor.node.child import Child
+from service_monitor.recipes.lease import HOLDER_TTL
 from service_monitor.records import Registration, hosts_prefix, lease_prefix
-from service_monitor.stores import Store
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 from tests.commands import (
     HANG,

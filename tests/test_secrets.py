@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-from service_monitor.calls import Stop
-from service_monitor.probe import Target
-from service_monitor.stores import Store
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Target
+from service_monitor.stores.base import Store
 from tests.commands import (
     HANG,
     Run,
@@ -178,12 +178,12 @@ main()
 @pytest.mark.parametrize(
     ("scheme", "module", "name"),
     [
-        ("etcd", "stores.etcd3", "Etcd3Store.__init__"),
-        ("etcd2", "stores.etcd2", "Etcd2Store.__init__"),
-        ("etcd", "stores.endpoints", "Failover.call"),
-        ("etcd", "watcher", "Watcher.__init__"),
-        ("etcd", "probe", "new_probe"),
-        ("etcd", "http", "new_session"),
+        ("etcd", "stores.etcd.v3", "Etcd3Store.__init__"),
+        ("etcd2", "stores.etcd.v2", "Etcd2Store.__init__"),
+        ("etcd", "stores.etcd.endpoints", "Failover.call"),
+        ("etcd", "node.watcher", "Watcher.__init__"),
+        ("etcd", "node.probe", "new_probe"),
+        ("etcd", "net.http", "new_session"),
     ],
 )
 def test_a_traceback_holds_no_secret(

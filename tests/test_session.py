@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service_monitor.errors import Conflict, RecordGone, Stopped, StoreUnavailable
+from service_monitor.recipes.session import Session
 from service_monitor.records import Record
-from service_monitor.session import Session
 from service_monitor.timing import now
 from tests.commands import wait_until
 

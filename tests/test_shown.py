@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.shown import (
-    forget_hidden,
-    hide,
-    mask_url,
-    masked,
-    printable,
-    quoted,
-)
+from service_monitor.net.urls import mask_url
+from service_monitor.text import forget_hidden, hide, masked, printable, quoted
 
 
 @given(st.text())

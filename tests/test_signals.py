@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from service_monitor import values
-from service_monitor.calls import Stop
+from service_monitor.cli import values
+from service_monitor.net.calls import Stop
 from service_monitor.node.signals import PASSED_ON, STOPS, _is_stop, for_command
 
 KERNEL, KILL = 0x80, 0

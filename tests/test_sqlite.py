@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service_monitor.calls import STOP_GRACE, Stop
 from service_monitor.errors import KeyExists, StoreRefused, StoreUnavailable
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 from tests.fakes import Clock
 from tests.store_contract import *  # noqa: F403

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from service_monitor import startup
+from service_monitor.cli import startup
 from tests.commands import HANG, Outcome, environment
 
 TRACEBACK = "Traceback"
@@ -86,7 +86,8 @@ def test_a_broken_installation_is_named(path: Path, tmp_path: Path) -> None:
 
 FAULT = """
 import sys
-from service_monitor import cli, __main__
+from service_monitor.cli import app as cli
+from service_monitor import __main__
 def fail(**_):
     raise RuntimeError("nobody thought of it")
 cli.cli.main = fail

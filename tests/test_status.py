@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from service_monitor.recipes.status import Row, gather, render
 from service_monitor.records import Registration, Ticket, hosts_prefix, lease_prefix
-from service_monitor.status import Row, gather, render
-from service_monitor.stores import Store
+from service_monitor.stores.base import Store
 from service_monitor.timing import timestamp
 
 

@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from service_monitor.stores.store_clock import DRIFT, SERVERS, StoreClock
+from service_monitor.stores.dynamodb.clock import DRIFT, SERVERS, StoreClock
 from tests.fakes import Clock
 
 EPOCH = 1_800_000_000.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from service_monitor.tls import check_tls
+from service_monitor.net.tls import check_tls
 from tests.certificates import Certificates
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from service_monitor import runner
-from service_monitor.stores import Store
+from service_monitor.node import runner
+from service_monitor.stores.base import Store
 from tests.commands import COMMANDS, WATCH, Run, error_of, keys, register
 from tests.test_environment import VALUES
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from service_monitor.calls import Stop
 from service_monitor.errors import StoreUnavailable
-from service_monitor.lease import Contender, Lease, Request
-from service_monitor.probe import Result
-from service_monitor.registry import Service, up_hosts
-from service_monitor.stores.sqlite import SqliteStore
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Result
+from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.recipes.discovery import up_hosts
+from service_monitor.recipes.lease import Contender, Lease, Request
+from service_monitor.recipes.registry import Service
+from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from service_monitor.watcher import Rhythm, Watcher
 
 OK, BAD = Result(True, "200 OK"), Result(False, "connection refused")
 HANG = 20.0

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConfigParseError
 
-from service_monitor.calls import Stop
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
-from service_monitor.probe import Result
-from service_monitor.registry import Service
-from service_monitor.stores import dynamodb_table, open_store
-from service_monitor.stores.aws_refusals import UnknownOperation
-from service_monitor.stores.dynamodb import DynamoStore
-from service_monitor.stores.dynamodb_table import init_table
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Result
+from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.recipes.registry import Service
+from service_monitor.stores.dynamodb import table as dynamodb_table
+from service_monitor.stores.dynamodb.refusals import UnknownOperation
+from service_monitor.stores.dynamodb.store import DynamoStore
+from service_monitor.stores.dynamodb.table import init_table
+from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
-from service_monitor.watcher import Rhythm, Watcher
 from tests.commands import Run
 from tests.conftest import Serve
 from tests.loopback import read_request, status

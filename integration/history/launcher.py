@@ -54,7 +54,8 @@ def tell(**what: Any) -> None:
 
 def observe() -> None:
     """Let the process tell its nonces, and what `acquire` believes when it returns."""
-    from service_monitor import acquire, lease, records, registry
+    from service_monitor import records
+    from service_monitor.recipes import acquire, lease, registry
 
     def new_nonce() -> str:
         nonce = records.new_nonce()
@@ -74,7 +75,7 @@ def observe() -> None:
 
 
 def set_waiter_ttl(seconds: float) -> None:
-    from service_monitor import acquire, lease
+    from service_monitor.recipes import acquire, lease
 
     lease.WAITER_TTL = acquire.WAITER_TTL = seconds  # type: ignore[attr-defined]
 
@@ -84,7 +85,7 @@ def stop_at(where: str) -> None:
 
     "update:held" is before the write that turns a ticket into the lease.
     """
-    from service_monitor import cli
+    from service_monitor.cli import app as cli
 
     name, _, phase = where.partition(":")
     real_open = cli.open_store  # type: ignore[attr-defined]

@@ -25,12 +25,12 @@ import urllib3
 
 from integration.dynamodb import DynamoDB
 from integration.history.recorder import Change
-from service_monitor.calls import Stop
 from service_monitor.errors import StoreError
-from service_monitor.http import new_session
-from service_monitor.stores import open_store
-from service_monitor.stores.aws import parse_place
-from service_monitor.stores.endpoints import Endpoint, parse_endpoints
+from service_monitor.net.calls import Stop
+from service_monitor.net.http import new_session
+from service_monitor.stores.dynamodb.aws import parse_place
+from service_monitor.stores.etcd.endpoints import Endpoint, parse_endpoints
+from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
 
 CHECK_EVERY = 0.2  # seconds between two quorum reads

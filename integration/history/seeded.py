@@ -14,13 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from service_monitor import acquire, lease, registry, watcher
-from service_monitor.calls import Stop
 from service_monitor.errors import Conflict, RecordGone
-from service_monitor.queue import Queue, read_queue
+from service_monitor.net.calls import Stop
+from service_monitor.node import watcher
+from service_monitor.recipes import acquire, discovery, lease, registry
+from service_monitor.recipes.queue import Queue, read_queue
+from service_monitor.recipes.session import Session
 from service_monitor.records import Record, Snapshot
-from service_monitor.session import Session
-from service_monitor.stores import Store
+from service_monitor.stores.base import Store
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,12 @@ def one_slot_too_many() -> None:
 def hosts_forgets() -> None:
     """`hosts` leaves out the one that came up last."""
 
-    def up_hosts(records: Any) -> list[str]:
+    def up_hosts(records: Any, *given: Any) -> list[str]:
         latest = sorted(records, key=lambda record: record.created)[:-1]
-        return real(latest)
+        return real(latest, *given)
 
-    real = registry.up_hosts
-    _set(registry, "up_hosts", up_hosts)
+    real = discovery.up_hosts
+    _set(discovery, "up_hosts", up_hosts)
 
 
 @_bug("exit_code")

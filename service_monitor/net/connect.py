@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-from service_monitor.addresses import is_only_here, with_port
-from service_monitor.calls import adopt
 from service_monitor.errors import describe
-from service_monitor.lacks import lack_in
+from service_monitor.net.addresses import is_only_here, with_port
+from service_monitor.net.calls import adopt
+from service_monitor.net.lacks import lack_in
 from service_monitor.net.zones import with_index
 from service_monitor.timing import now
 

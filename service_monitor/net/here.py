@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from service_monitor.lacks import lack_in
+from service_monitor.net.lacks import lack_in
 
 T = TypeVar("T")
 

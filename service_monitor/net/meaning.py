@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from contextlib import suppress
 
-from service_monitor.addresses import canonical, is_only_here
+from service_monitor.net.addresses import canonical, is_only_here
 from service_monitor.net.here import ENGINES, Here
 
 _ENGINES = {str(place.ip): name for place, name in ENGINES.items()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from urllib.parse import urlsplit
 
-from service_monitor.addresses import is_only_here
+from service_monitor.net.addresses import is_only_here
 from service_monitor.net.here import is_container
-from service_monitor.probe import Probe, Result
+from service_monitor.node.probe import Probe, Result
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from service_monitor.advertise import advertised_host
-from service_monitor.calls import Stop
 from service_monitor.errors import StoreRefused, StoreUnavailable
-from service_monitor.notify import Notifier
+from service_monitor.net.calls import Stop
+from service_monitor.node.advertise import advertised_host
+from service_monitor.node.notify import Notifier
 from service_monitor.recipes.trouble import FAILURES, told
-from service_monitor.stores import Store
+from service_monitor.stores.base import Store
 
 log = logging.getLogger(__name__)
 

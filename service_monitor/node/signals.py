@@ -8,11 +8,11 @@ from __future__ import annotations
 import signal
 import time
 
-from service_monitor.startup import leave
+from service_monitor.node.leaving import leave
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
-    from service_monitor.calls import Stop
+    from service_monitor.net.calls import Stop
 
 STOPS = frozenset(
     {

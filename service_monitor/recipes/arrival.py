@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable
 
 from service_monitor.errors import IdInUse
-from service_monitor.queue import Entry, Queue
 from service_monitor.recipes.discovery import is_joinable
 from service_monitor.recipes.identity import registered_elsewhere
+from service_monitor.recipes.queue import Entry, Queue
 from service_monitor.recipes.turn import Lease, Request, Waiting
 from service_monitor.records import Record, Registration, hosts_prefix
-from service_monitor.stores import Store
+from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 log = logging.getLogger(__name__)

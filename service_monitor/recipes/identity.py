@@ -6,9 +6,9 @@ address are two.
 
 from __future__ import annotations
 
-from service_monitor.addresses import canonical
+from service_monitor.net.addresses import canonical
 from service_monitor.records import Registration, Ticket
-from service_monitor.shown import printable
+from service_monitor.text import printable
 from service_monitor.timing import format_duration
 
 

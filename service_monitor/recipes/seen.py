@@ -10,8 +10,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from service_monitor.addresses import is_only_here
 from service_monitor.errors import LocalLack, StoreUnavailable
+from service_monitor.net.addresses import is_only_here
 from service_monitor.net.here import is_container
 
 

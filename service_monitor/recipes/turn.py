@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from service_monitor.queue import Queue
 from service_monitor.recipes.identity import same_host
+from service_monitor.recipes.queue import Queue
 from service_monitor.records import Record, Snapshot, hosts_prefix, lease_prefix
 
 HOLDER_TTL = 30.0

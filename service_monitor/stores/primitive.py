@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from service_monitor.calls import Stop
-from service_monitor.stores import CALL_TIMEOUT
+from service_monitor.net.calls import Stop
+from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.timing import now
 
 P = ParamSpec("P")

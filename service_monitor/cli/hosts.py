@@ -1,0 +1,78 @@
+"""The command `hosts`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from service_monitor.cli import options, values
+from service_monitor.cli.manual import STORE_FAILED, Command
+from service_monitor.cli.opening import opened
+from service_monitor.cli.options import option
+from service_monitor.net.calls import Stop
+
+
+@click.command(
+    cls=Command,
+    exits={0: "printed", 1: "--wait: too few hosts within --timeout"} | STORE_FAILED,
+)
+@options.label
+@option(
+    "--wait",
+    type=values.COUNT,
+    is_flag=False,
+    flag_value=1,
+    metavar="[N]",
+    help="Wait until N hosts are up (1 if N is left out).",
+)
+@option(
+    "--timeout",
+    type=values.DURATION,
+    default="360s",
+    help="How long --wait waits.",
+)
+@option(
+    "--port",
+    type=values.PORT,
+    help="Print hosts that registered no port as HOST:PORT.",
+)
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["comma", "lines", "json"]),
+    default="comma",
+    help="How to print them.",
+)
+@options.host("Accepted from units of the 2014 tool; changes nothing.")
+@options.store
+@options.log_level
+@click.pass_obj
+def hosts(stop: Stop, /, **given: Any) -> None:
+    """Print the hosts that are up: whom to join.
+
+    Each once, naturally sorted; as HOST:PORT where a port is registered. No host is an
+    empty line and exit 0: this node is the first. A store that does not answer is exit
+    69 and prints nothing.
+
+    \b
+    Example:
+      service-monitor hosts --label=es --port=9300
+      10.0.0.1:9300,10.0.0.2:9300
+    """
+    from service_monitor.recipes.discovery import up_hosts, wait_for_hosts
+    from service_monitor.records import hosts_prefix
+
+    label = given["label"]
+    with opened(given, stop) as store:
+        if given["wait"]:
+            count, timeout = given["wait"], given["timeout"]
+            listed = wait_for_hosts(store, label, count, timeout, stop, given["port"])
+        else:
+            records = store.list(hosts_prefix(label)).records
+            listed = up_hosts(records, given["port"])
+    if given["format_"] == "json":
+        click.echo(json.dumps(listed))
+    else:
+        click.echo(("\n" if given["format_"] == "lines" else ",").join(listed))

@@ -1,0 +1,44 @@
+"""The command `status`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from service_monitor.cli import options, values
+from service_monitor.cli.manual import STORE_FAILED, Command
+from service_monitor.cli.opening import opened
+from service_monitor.cli.options import option
+from service_monitor.net.calls import Stop
+
+
+@click.command(cls=Command, exits={0: "printed"} | STORE_FAILED)
+@option("--label", type=values.NAME_TYPE, show_default="all", help="Only this cluster.")
+@option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="How to print it.",
+)
+@options.store
+@options.log_level
+@click.pass_obj
+def status(stop: Stop, /, **given: Any) -> None:
+    """Show services, lease holders and waiters.
+
+    Services with their state and its reason; who holds a lease or waits for one, with
+    position, age and the seconds left.
+
+    \b
+    Example:
+      service-monitor status --label=es
+    """
+    from service_monitor.recipes.status import gather, render
+
+    with opened(given, stop) as store:
+        found = gather(store, given["label"])
+    as_json = given["format_"] == "json"
+    click.echo(json.dumps(found, indent=2) if as_json else render(found))

@@ -1,0 +1,139 @@
+"""Variables of the environment: ours, others' that look so, and ours gone wrong.
+
+1. A Kubernetes service or a linked container called service-monitor makes variables
+   with our prefix. They are not ours: never an error, never a warning.
+2. What `docker run --env-file` leaves in a value, quotes or the CR of a file with
+   Windows line ends, is refused: it would be part of a name, or be published.
+3. A name that nothing reads is warned of, once, with the nearest that there is.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+
+import click
+
+from service_monitor.text import has_windows_end, is_in_quotes
+
+log = logging.getLogger(__name__)
+
+PREFIX = "SERVICE_MONITOR_"
+
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.IGNORECASE)
+_LINKED = re.compile(
+    rf"{PREFIX}([A-Z0-9_]+_)?"
+    r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)"
+)
+_EXACT = {"name", "host", "url", "file", "choice"}
+"""Types that take a value as it stands; the others leave blanks around it aside."""
+_LIKENESS = 0.7
+"""How much alike, from 0 to 1, two names are of which one may be meant."""
+_SAME = 0.9
+"""How much alike our prefix and one are that is hardly anybody else's."""
+
+
+class Twin(click.Option):
+    """An option with a variable that stands for it, read with care."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        value = super().resolve_envvar_value(ctx)
+        if value is None or is_link(str(self.envvar), value):
+            return None
+        exact = self.type.name in _EXACT
+        wrong = flaw(value, lines=self.multiple, exact=exact)
+        if wrong and not ctx.resilient_parsing:
+            raise click.UsageError(f"{self.envvar}: {wrong}", ctx)
+        return value
+
+
+def is_link(name: str, value: str) -> bool:
+    """Tell whether a Kubernetes service or a linked container set this variable."""
+    if name.endswith("_PORT") and _ADDRESS.fullmatch(value):
+        return True  # the only kind that has the name of one of ours
+    if name.endswith("_NAME") and value.startswith("/"):
+        return True
+    return _LINKED.fullmatch(name) is not None
+
+
+def flaw(value: str, *, lines: bool = False, exact: bool = False) -> str | None:
+    """Say what is wrong with how the value was written, without showing it.
+
+    It may be several `lines` of a value each, or JSON. To an `exact` one blanks belong.
+    """
+    if has_windows_end(value):
+        return (
+            "the value ends in a carriage return: the file that it comes from has "
+            "Windows line ends; save it with Unix ones"
+        )
+    json = value.lstrip().startswith("{")
+    parts = value.split("\n") if lines and not json else [value]
+    if any(map(is_in_quotes, parts)):
+        return (
+            "the value stands in quotes, which docker run --env-file keeps: leave "
+            "them out"
+        )
+    if exact and value.strip() and value != value.strip():
+        return "the value has blanks around it: leave them out"
+    return None
+
+
+def warn_of_unknown(ctx: click.Context, environ: Mapping[str, str]) -> None:
+    """Log each variable with our prefix, or one much like it, that no command reads."""
+    words = _words(ctx)
+    twins = set(words.values())
+    found = {
+        name: _as_ours(name, words)
+        for name, value in sorted(environ.items())
+        if name not in twins and not is_link(name, value)
+    }
+    unknown = {name: ours for name, ours in found.items() if ours}
+    if not unknown:
+        return
+    from service_monitor.node import runner  # slow, and needed below `run` alone
+
+    run_sets = runner.HOSTS, runner.FIRST, runner.TOKEN
+    words |= {each.removeprefix(PREFIX): each for each in run_sets}
+    for name, ours in unknown.items():
+        if name not in run_sets:
+            log.warning("%s is set, and nothing reads it%s", name, _hint(ours, words))
+
+
+def _words(ctx: click.Context) -> dict[str, str]:
+    """Return the variables of all commands, by what follows the prefix.
+
+    And by what would follow it of an option's other names.
+    """
+    root = ctx.find_root().command
+    commands = getattr(root, "commands", {}).values()
+    params = [param for command in (*commands, ctx.command) for param in command.params]
+    return {
+        name.removeprefix("--").replace("-", "_").upper(): str(param.envvar)
+        for param in params
+        if param.envvar
+        for name in param.opts
+    }
+
+
+def _as_ours(name: str, words: Iterable[str]) -> str | None:
+    """Return it with our prefix, None if it has none that was meant to be ours."""
+    if name.startswith(PREFIX):
+        return name
+    plain = name.upper().replace("-", "_")
+    for word in words:
+        prefix = plain.removesuffix(word)
+        if prefix != plain and abs(len(prefix) - len(PREFIX)) <= 1:
+            import difflib
+
+            if difflib.SequenceMatcher(None, prefix, PREFIX).ratio() >= _SAME:
+                return PREFIX + word
+    return None
+
+
+def _hint(name: str, words: Mapping[str, str]) -> str:
+    import difflib
+
+    word = name.removeprefix(PREFIX)
+    near = difflib.get_close_matches(word, sorted(words), 1, _LIKENESS)
+    return f": did you mean {words[near[0]]}?" if near else ""

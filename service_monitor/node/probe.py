@@ -1,0 +1,146 @@
+"""Ask a service once whether it is up, within one deadline for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
+
+from service_monitor.errors import LocalLack, describe
+from service_monitor.net.addresses import split_port
+from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.connect import connect
+from service_monitor.net.lacks import lack_in
+from service_monitor.net.zones import carry_zone
+from service_monitor.node.tcp import LOOK, RESET, ended_by_peer
+from service_monitor.text import printable
+from service_monitor.timing import format_duration, now
+
+if TYPE_CHECKING:
+    import urllib3
+
+MOST_READ = 64 * 1024
+"""Bytes of a body that are read: a health page is short, and a bomb stays outside."""
+LONGEST_REASON = 200
+"""Characters of a reason that are kept: a server may write what it likes there."""
+
+
+class Result(NamedTuple):
+    """What one probe found; `reason` is for people."""
+
+    ok: bool
+    reason: str
+
+
+class Probe(Protocol):
+    """Anything that can be asked whether the service is up."""
+
+    def __call__(self) -> Result: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to probe: an `http`, `https` or `tcp` URL, and how."""
+
+    url: str = field(repr=False)  # this and the headers may hold passwords
+    timeout: float
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca: str | None = None
+    insecure: bool = False
+
+
+def new_probe(target: Target, stop: Stop) -> Probe:
+    """Return the probe for the URL's scheme; it blocks up to the target's timeout."""
+    once = _tcp(target) if target.url.startswith("tcp:") else _http(target)
+
+    def probe() -> Result:
+        try:
+            ok, reason = bounded(once, target.timeout, stop, waits=True)
+        except TimeoutError:
+            ok, reason = False, f"no answer within {format_duration(target.timeout)}"
+        except (LocalLack, OSError) as error:
+            ok, reason = _failed(error)
+        return Result(ok, printable(reason, LONGEST_REASON))
+
+    return probe
+
+
+def _tcp(target: Target) -> Callable[[], Result]:
+    host, port = split_port(urlsplit(target.url).netloc)
+
+    def once() -> Result:
+        deadline = now() + target.timeout
+        try:
+            with connect(host, port or 0, target.timeout) as sock:
+                ended = ended_by_peer(sock, min(LOOK, (deadline - now()) / 2))
+                return Result(ended is None, ended or "accepts connections")
+        except TimeoutError:
+            raise
+        except ConnectionResetError:  # before we came to look
+            return Result(False, RESET)
+        except OSError as error:
+            return _failed(error)
+
+    return once
+
+
+def _failed(error: BaseException) -> Result:
+    """Blame this machine where it is this one that lacks something."""
+    return Result(False, str(lack_in(error) or describe(error)))
+
+
+def _http(target: Target) -> Callable[[], Result]:
+    import requests
+    import urllib3
+    from requests.auth import HTTPBasicAuth
+
+    from service_monitor.net.http import new_session
+
+    # Checking certificates is off only where the user said so, and was warned by us.
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    session = new_session(ca=target.ca, verify=not target.insecure)
+    session.headers.update({"Connection": "close", "Accept": "*/*"})
+    session.headers.update(target.headers)
+    url, credentials = _without_credentials(target.url)
+    url = carry_zone(url)
+    session.auth = HTTPBasicAuth(*credentials) if credentials else None
+
+    def get() -> Result:
+        session.close()  # the connection that a server kept in spite of "close"
+        try:
+            with session.get(
+                url, timeout=target.timeout, allow_redirects=False, stream=True
+            ) as answer:
+                _read(answer.raw)
+                reason = f"{answer.status_code} {answer.reason or ''}".strip()
+                if answer.is_redirect:
+                    reason += ", a redirect is not followed"
+                return Result(200 <= answer.status_code < 300, reason)
+        except (requests.Timeout, urllib3.exceptions.TimeoutError):
+            raise TimeoutError from None
+        # OSError and ValueError: what the libraries do not wrap.
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            return _failed(error)
+
+    return get
+
+
+def _read(body: urllib3.BaseHTTPResponse) -> None:
+    """Read it up to its end or `MOST_READ`; raises HTTPError if it breaks off."""
+    left = MOST_READ
+    while left > 0 and (part := body.read(left, decode_content=False)):
+        left -= len(part)
+
+
+def _without_credentials(url: str) -> tuple[str, tuple[bytes, bytes] | None]:
+    """Split `http://user:password@host/` into the bare URL and the credentials.
+
+    They are sent in UTF-8 (RFC 7617), which `requests` does only with bytes.
+    """
+    parts = urlsplit(url)
+    if parts.username is None:
+        return url, None
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    user, password = parts.username, parts.password or ""
+    return bare, (unquote_to_bytes(user), unquote_to_bytes(password))

@@ -1,0 +1,185 @@
+"""Publish one service's state, as it should be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from service_monitor.errors import (
+    Conflict,
+    KeyExists,
+    RecordGone,
+    StoreRefused,
+)
+from service_monitor.recipes.health import Health
+from service_monitor.recipes.identity import registered_elsewhere, same_host
+from service_monitor.recipes.session import Session, remove_own
+from service_monitor.recipes.trouble import FAILURES
+from service_monitor.records import (
+    Record,
+    Registration,
+    hosts_prefix,
+    new_nonce,
+    nonce_of,
+)
+from service_monitor.stores.base import Store
+from service_monitor.timing import timestamp
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """Which service is published, and as what."""
+
+    label: str
+    service_id: str
+    host: str
+    ttl: float = 15.0
+    info: dict[str, Any] = field(default_factory=dict)
+    port: int | None = None
+
+    @property
+    def key(self) -> str:
+        return hosts_prefix(self.label) + self.service_id
+
+
+class Publisher:
+    """Keeps one registration in the store as it should be, level-triggered.
+
+    Each `reconcile` compares what is stored with what should be: a lost write, an
+    expired or a deleted record heals at the next one. Where two publish the same
+    service id, the one that started last wins; but what another host publishes is left
+    alone until it lapses.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        service: Service,
+        vouch: Callable[[], bool],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._vouch = vouch
+        self._alive = alive  # told between two calls that may take long
+        self._nonce = new_nonce()
+        self._session: Session | None = None
+        self._since = timestamp()
+        self._up: bool | None = None
+        self._outdone = False
+        self.wrote = False
+        """Whether a record of ours may be, or have been, in the store."""
+
+    def reconcile(self, health: Health) -> bool:
+        """Make the store tell this health; return whether it does.
+
+        Where ours is gone, an "up" that the latest probe denies is not told again: a
+        start of this service id took it back. Raises `StoreError`.
+        """
+        try:
+            found = self._store.list(self._service.key).records
+            if self._session and not found:
+                health.doubt()
+            return self._write(found, self._wanted(health))
+        except (KeyExists, Conflict, RecordGone):
+            return False  # somebody else wrote meanwhile: the next round sees what
+        except FAILURES:
+            if self._session and not health.up:
+                self._unsay()
+            raise
+
+    def _wanted(self, health: Health) -> str:
+        if health.up != self._up:
+            self._up, self._since = health.up, timestamp()
+        return Registration(
+            service_id=self._service.service_id,
+            host=self._service.host,
+            state="up" if health.up else "down",
+            reason=health.reason,
+            nonce=self._nonce,
+            info=self._service.info,
+            since=self._since,
+            port=self._service.port,
+        ).to_json()
+
+    def _unsay(self) -> None:
+        """Keep no "up" alive that is not true; an etcd out of space still deletes."""
+        self._alive()
+        self._end_session()
+        with suppress(*FAILURES):
+            remove_own(self._store, self._service.key, self._nonce, tries=1)
+
+    def withdraw(self) -> bool:
+        """Take the registration back, if it is ours; return whether there was one.
+
+        Raises `StoreError`.
+        """
+        self._end_session()
+        return remove_own(self._store, self._service.key, self._nonce)
+
+    def _write(self, found: Sequence[Record], wanted: str) -> bool:
+        key, session, ttl = self._service.key, self._session, self._service.ttl
+        if not found:
+            self._end_session()
+            self._keep(self._first(lambda: self._store.create(key, wanted, ttl)))
+        elif nonce_of(found[0].value) != self._nonce and (
+            session or self._is_elsewhere(found[0])
+        ):
+            return self._give_way(found[0])
+        elif session is None or not session.keeps(found[0]):
+            # An earlier run's; or ours, and the reply to its write was lost.
+            record = found[0]
+            self._keep(self._first(lambda: self._store.update(record, wanted, ttl)))
+        elif found[0].value != wanted:
+            session.update(found[0], wanted)
+        self._outdone = False
+        return True
+
+    def _first(self, write: Callable[[], Record]) -> Record:
+        """Write, and note whether that may have reached the store."""
+        before, self.wrote = self.wrote, True
+        try:
+            return write()
+        except (StoreRefused, KeyExists, Conflict, RecordGone):
+            self.wrote = before
+            raise
+
+    def _keep(self, record: Record) -> None:
+        self._end_session()
+        self._session = Session(
+            self._store, record, self._service.ttl, vouch=self._vouch
+        )
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.end()
+        self._session = None
+
+    def _is_elsewhere(self, other: Record) -> bool:
+        found = Registration.from_json(other.value)
+        return found is not None and not same_host(found.host, self._service.host)
+
+    def _give_way(self, other: Record) -> bool:
+        if not self._outdone:
+            self._complain(other)
+        if self._session is not None:
+            self._session.end()
+        self._outdone = True
+        return False
+
+    def _complain(self, other: Record) -> None:
+        found = Registration.from_json(other.value)
+        if found and self._is_elsewhere(other):
+            log.error("publishing nothing meanwhile: %s", registered_elsewhere(found))
+            return
+        log.error(
+            "another watch publishes service id %s since this one began: leaving "
+            "it to that one. Has each node a service id of its own? It says: %s",
+            self._service.service_id,
+            other.value,
+        )

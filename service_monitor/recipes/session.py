@@ -1,0 +1,128 @@
+"""Keep one record alive beside whatever its owner is doing."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from service_monitor.errors import (
+    Conflict,
+    LocalLack,
+    RecordGone,
+    Stopped,
+    StoreError,
+    StoreUnavailable,
+)
+from service_monitor.net.lacks import start_thread
+from service_monitor.records import Record, nonce_of
+from service_monitor.stores.base import Store
+from service_monitor.timing import now
+
+RENEWALS = 3
+"""Keepalives in one ttl, so that two in a row may fail: etcd's own client does so."""
+TRIES = 4
+"""Looks at a record that changes under our eyes before it counts as trouble."""
+
+
+class Session:
+    """A record and the thread that renews it every third of its ttl, until `end`.
+
+    It does so only while `vouch()` is true: who has stalled must not be kept alive. It
+    gives up when the record is gone or somebody else's; `keeps` tells the owner. With
+    `until` the last renewal is the one that ends just then; one that failed is tried
+    again while the record may live, also when it then ends later.
+
+    `deadline` is when the record ends if nothing renews it, on this process's clock and
+    no later than in the store; it moves with each renewal.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        ttl: float,
+        vouch: Callable[[], bool] = lambda: True,
+        *,
+        deadline: float = math.inf,
+        until: float = math.inf,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._ttl = ttl
+        self._vouch = vouch
+        self._until = until
+        self.deadline = deadline
+        self.trouble = ""
+        """Why the latest renewal that was due did not take place."""
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        start_thread(self._run)
+
+    def keeps(self, record: Record) -> bool:
+        """Tell whether it is this life of the record that is being renewed."""
+        mine = self._record
+        same = (mine.created, mine.handle) == (record.created, record.handle)
+        return same and not self._ended.is_set()
+
+    def update(self, seen: Record, value: str, ttl: float | None = None) -> Record:
+        """Replace the value of the record as just `seen` in the store.
+
+        As `Store.update`, never beside a renewal of ours. With a ttl it begins another
+        life, which this session does not renew: it ends.
+        """
+        with self._lock:
+            self._record = self._store.update(seen, value, ttl)
+            if ttl is not None:
+                self._ended.set()
+            return self._record
+
+    @property
+    def _may_live(self) -> bool:
+        return now() < self.deadline < math.inf
+
+    def end(self) -> None:
+        """Stop renewing; the record stays for what is left of its ttl. Never blocks."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        period = self._ttl / RENEWALS
+        pause, failed = period, False
+        while (left := self._until - self._ttl - now()) > 0 or failed:
+            if self._ended.wait(min(pause, left) if left > 0 else pause):
+                return
+            if not self._vouch():
+                self.trouble = "the rounds of this process stalled"
+                failed, pause = self._may_live, period / RENEWALS
+                continue
+            try:
+                with self._lock:
+                    if self._ended.is_set():
+                        return
+                    asked = now()
+                    self._record = self._store.keep_alive(self._record, self._ttl)
+                    self.deadline = min(asked + self._ttl, self._until)
+                pause, failed, self.trouble = period, False, ""
+            except (RecordGone, Conflict):
+                self._ended.set()
+            except (StoreError, LocalLack, Stopped) as error:
+                self.trouble = str(error)
+                # Hurry: the ttl is running.
+                failed, pause = self._may_live, period / RENEWALS
+
+
+def remove_own(store: Store, key: str, nonce: str, tries: int = TRIES) -> bool:
+    """Delete the record under `key` if its nonce is ours; return whether it was there.
+
+    Raises `StoreError`.
+    """
+    for _ in range(tries):
+        records = store.list(key).records
+        if not records or nonce_of(records[0].value) != nonce:
+            return False
+        try:
+            store.delete(records[0])
+        except Conflict:  # a renewal of ours was still on its way
+            continue
+        return True
+    raise StoreUnavailable(f"{key} changes between any two looks")

@@ -1,0 +1,58 @@
+"""Find out whether a port that hung up on us is one for TLS, or one without.
+
+etcd's own port says neither: it closes the connection, as one does that is just being
+restarted. So the other way is tried, once, where etcd has never answered.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+
+from service_monitor.errors import Stopped
+from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.connect import connect
+from service_monitor.stores.etcd.endpoints import Endpoint
+from service_monitor.timing import now
+
+LONGEST = 1.0
+"""Seconds that it may take."""
+
+
+def asks_for_the_other_kind(
+    endpoint: Endpoint, deadline: float, stop: Stop
+) -> Callable[[], bool]:
+    """Return the question; asking it blocks up to `LONGEST` or the deadline."""
+
+    def ask() -> bool:
+        seconds = min(LONGEST, deadline - now())
+        with suppress(OSError, Stopped):
+            return bounded(
+                lambda: is_of_the_other_kind(endpoint, seconds), seconds, stop
+            )
+        return False
+
+    return ask
+
+
+def is_of_the_other_kind(endpoint: Endpoint, seconds: float) -> bool:
+    """Tell whether it speaks TLS although it is named as a plain one, or the reverse.
+
+    True only if it surely does: it spoke TLS to us, or answered HTTP with 200.
+    """
+    try:
+        with connect(endpoint.host, endpoint.port, seconds) as sock:
+            if endpoint.scheme == "http":
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE  # nothing is sent, nor believed
+                with context.wrap_socket(sock):
+                    return True
+            sock.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+            start = sock.recv(16)
+            return start.startswith(b"HTTP/1.") and start[8:13] == b" 200 "
+    except ssl.SSLError as error:
+        return "_ALERT_" in (error.reason or "")  # it wants a certificate of ours
+    except OSError:
+        return False

@@ -1,0 +1,78 @@
+"""The house: where each thing stands, as docs/development.md shows it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "service_monitor"
+PAGE = ROOT / "docs/development.md"
+ROOMS = ("cli", "node", "recipes", "stores", "net")
+"""From the top floor down; at the root is what all of them stand on."""
+LONGEST = 250
+STILL_LONGER = {
+    "node/runner.py": 271,
+    "node/watcher.py": 318,
+    "recipes/lease.py": 335,
+    "stores/dynamodb/aws.py": 383,
+    "stores/dynamodb/store.py": 394,
+    "stores/etcd/gateway.py": 260,
+    "stores/etcd/v2.py": 274,
+}
+"""Files that wait to be taken apart, and what they must not outgrow until then."""
+
+
+def first_sentence(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def rows(folder: Path, depth: int) -> Iterator[tuple[str, str]]:
+    indent = "    " * depth
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            yield f"{indent}{path.name}", first_sentence(path)
+    for path in sorted(folder.iterdir()):
+        if (path / "__init__.py").exists():
+            yield f"{indent}{path.name}/", first_sentence(path / "__init__.py")
+            yield from rows(path, depth + 1)
+
+
+def tree() -> str:
+    """Draw it: each file with the first sentence of its docstring."""
+    drawn: list[tuple[str, str]] = []
+    for name in ROOMS:
+        drawn.append((f"{name}/", first_sentence(PACKAGE / name / "__init__.py")))
+        drawn += rows(PACKAGE / name, 1)
+    at_root = sorted(PACKAGE.glob("*.py"))
+    drawn += [(p.name, first_sentence(p)) for p in at_root if p.name != "__init__.py"]
+    width = max(len(name) for name, _ in drawn)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in drawn)
+
+
+def test_the_tree_is_as_the_page_shows_it() -> None:
+    """A newcomer would look for a thing where it no longer is."""
+    shown = PAGE.read_text().partition("```text\n")[2].partition("\n```")[0]
+    assert shown == tree(), f"docs/development.md should show:\n{tree()}"
+
+
+def test_there_are_no_other_rooms() -> None:
+    """A drawer for odds and ends would fill up."""
+    there = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert there == set(ROOMS)
+    names = {path.stem for path in PACKAGE.glob("*.py")}
+    own = {"__init__", "__main__"}
+    assert names - own == {"records", "errors", "timing", "text"}
+
+
+def test_no_file_outgrows_its_room() -> None:
+    """Nobody reads a file of a thousand lines before changing it."""
+    long = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in PACKAGE.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > LONGEST
+    }
+    assert all(lines <= STILL_LONGER.get(name, LONGEST) for name, lines in long.items())
+    assert long.keys() == STILL_LONGER.keys(), "one of these may leave the list"
