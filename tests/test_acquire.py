@@ -15,6 +15,7 @@ from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.recipes import lease as lease_module
 from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.arrival import Arrival
 from service_monitor.recipes.lease import Lease, Request, release
 from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite.store import SqliteStore
@@ -313,3 +314,29 @@ def test_twenty_at_once_come_one_after_the_other(make_store: MakeStore) -> None:
     assert (len(order), most) == (20, 1)
     assert order == sorted(order)
     assert left_behind(make_store) == []
+
+
+class Dawdling(Arrival):
+    """Takes longer to look around, once, than the lease lasts."""
+
+    looks = 0
+
+    def unsure(self, lease: Lease) -> list[str]:
+        self.looks += 1
+        if self.looks == 1:
+            time.sleep(lease.deadline - now() + 0.2)
+        return []
+
+
+def test_a_lease_that_ends_while_others_are_looked_for_is_not_used(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node would start beside the next one after an outage or a pause just then."""
+    stop = Stop()
+    store = make_store(stop)
+    asked = request("a", lease_timeout=1.0)
+    arrival = Dawdling(store, asked)
+    lease = acquire(store, asked, HANG, stop, arrival=arrival)
+    assert now() < lease.deadline
+    assert arrival.looks == 2
+    assert "the lease expired before it could be used" in caplog.text

@@ -76,12 +76,14 @@ def acquire(
                         outcome.token,
                         format_duration(outcome.end - now()),
                     )
-                    if not request.stays:
-                        _settle(arrival, outcome, stop, reporter)
-                    return outcome
-                diary.note(outcome)
+                    if request.stays or _settle(arrival, outcome, stop, reporter):
+                        return outcome
+                    stop.limit(max(0.0, deadline - now()) + _LAST_LOOK)
+                    contender.missed()
+                else:
+                    diary.note(outcome)
                 over = now() >= deadline
-                if not over:
+                if not over and isinstance(outcome, Waiting):
                     reporter.queued(diary.summary())
                     _wait(store, outcome, deadline - now(), stop)
                     diary.recovered()
@@ -112,10 +114,13 @@ def acquire(
         raise
 
 
-def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> None:
-    """Wait until the others that are up have shown that they live, or have lapsed."""
+def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> bool:
+    """Wait until the others that are up have shown that they live, or have lapsed.
+
+    Return whether the lease is still good then. No call outlasts half of it.
+    """
     end = min(now() + PATIENCE, (now() + lease.end) / 2)
-    stop.limit(PATIENCE)
+    stop.limit(end - now())
     trouble = Trouble("trying on")
     while now() < end:
         try:
@@ -126,11 +131,12 @@ def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> N
             unsure = ["all that are up"]
         stop.check()
         if not unsure:
-            return
+            break
         arrival.tell(unsure)
         reporter.queued(awaiting(unsure))
-        stop.wait(_SIGN)
+        stop.wait(max(0.0, min(_SIGN, end - now())))
         stop.check()
+    return now() < lease.deadline
 
 
 def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:

@@ -97,7 +97,7 @@ class Contender:
                     self.leave()
                 outcome = self._look()
                 if isinstance(outcome, Lease) and outcome.deadline <= self._clock():
-                    self._missed()
+                    self.missed()
                 elif outcome is not None:
                     if isinstance(outcome, Lease):
                         self._end_session()  # it lives on without us
@@ -203,8 +203,11 @@ class Contender:
             format_duration(WAITER_TTL),
         )
 
-    def _missed(self) -> None:
-        """Give back a lease that ended before it could be used, and queue again."""
+    def missed(self) -> None:
+        """Give back a lease that ended before it could be used; `step` queues again.
+
+        Raises `StoreError`.
+        """
         whole = self._request.ttl == self._request.lease_timeout
         log.warning(
             "label %s: the lease expired before it could be used (was this process "
