@@ -152,7 +152,7 @@ def test_not_even_the_first_import_is_an_answer(
     (tmp_path / "__future__.py").write_text(text)
     installed = tmp_path / "installed"  # Python itself would stumble in an editable one
     installed.mkdir()
-    (installed / "service_monitor").symlink_to(Path(startup.__file__).parent)
+    (installed / "service_monitor").symlink_to(Path(startup.__file__).parents[1])
     libraries = str(Path(click.__file__).parents[1])
     lines = f"import sys; sys.path += [{str(installed)!r}, {libraries!r}]"
     lines += "; from service_monitor.__main__ import main; main()"

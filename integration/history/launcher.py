@@ -38,8 +38,9 @@ from service_monitor.timing import now
 MARK = "history: "  # begins our lines on stderr
 _LONGEST = 64 * 1024
 _NEEDED = (
-    *("acquire", "cli", "http", "lease", "probe", "registry", "watcher", "__main__"),
-    *("stores.dynamodb", "stores.etcd2", "stores.etcd3", "stores.sqlite"),
+    *("__main__", "cli.app", "net.http", "node.probe", "node.watcher"),
+    *("recipes.acquire", "recipes.lease", "recipes.registry", "stores.dynamodb.store"),
+    *("stores.etcd.v2", "stores.etcd.v3", "stores.sqlite.store"),
 )
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
@@ -85,10 +86,10 @@ def stop_at(where: str) -> None:
 
     "update:held" is before the write that turns a ticket into the lease.
     """
-    from service_monitor.cli import app as cli
+    from service_monitor.cli import opening
 
     name, _, phase = where.partition(":")
-    real_open = cli.open_store  # type: ignore[attr-defined]
+    real_open = opening.open_store  # type: ignore[attr-defined]
     done = threading.Event()
 
     def stop(value: Any = None) -> None:
@@ -113,7 +114,7 @@ def stop_at(where: str) -> None:
         setattr(store, name, call)
         return store
 
-    cli.open_store = open_store  # type: ignore[attr-defined]
+    opening.open_store = open_store  # type: ignore[attr-defined]
 
 
 def become(request: dict[str, Any]) -> NoReturn:
