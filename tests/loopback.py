@@ -77,14 +77,31 @@ def _shut(sock: socket.socket) -> None:
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """Read up to the end of the headers."""
+    """Read up to the end of the headers; see `read_more` for a client that hangs up."""
     request = b""
     while b"\r\n\r\n" not in request:
-        more = connection.recv(65536)
-        if not more:
-            break
-        request += more
+        request += read_more(connection)
     return request
+
+
+def read_message(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Read a request of a known length; return its headers and its body."""
+    head, _, body = read_request(connection).partition(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
+    while len(body) < int(length or 0):
+        body += read_more(connection)
+    return head, body
+
+
+def read_more(connection: socket.socket) -> bytes:
+    """Read what comes next.
+
+    Raises ConnectionError, which ends the talk and is no fault of the server's, when
+    the client has hung up: a call that is cut off may do that before its request.
+    """
+    if not (more := connection.recv(65536)):
+        raise ConnectionError("the client has hung up")
+    return more
 
 
 def answering(answer: bytes, requests: list[bytes] | None = None) -> Talk:

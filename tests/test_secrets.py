@@ -26,7 +26,7 @@ from tests.commands import (
     wait_until,
 )
 from tests.conftest import Serve
-from tests.loopback import Talk, answering, read_request, status, unused_port
+from tests.loopback import Talk, answering, read_message, status, unused_port
 
 SECRET = "s3cret/ü"
 SERVICE_SECRET = "p@ss"
@@ -89,10 +89,7 @@ def hearing(answer: bytes, heard: list[bytes]) -> Talk:
     """Keep what is sent, with its body, and answer."""
 
     def talk(connection: socket.socket) -> None:
-        head, _, body = read_request(connection).partition(b"\r\n\r\n")
-        length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
-        while len(body) < int(length or 0):
-            body += connection.recv(65536)
+        head, body = read_message(connection)
         heard.append(head + body)
         connection.sendall(answer)
 

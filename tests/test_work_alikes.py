@@ -25,7 +25,7 @@ from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
 from tests.commands import Run
 from tests.conftest import Serve
-from tests.loopback import read_request, status
+from tests.loopback import read_message, status
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -72,10 +72,7 @@ class WorkAlike:
         self.url = f"dynamodb://nodes?region=r&endpoint={self.server.url[:-1]}"
 
     def _talk(self, connection: socket.socket) -> None:
-        head, _, body = read_request(connection).partition(b"\r\n\r\n")
-        length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
-        while len(body) < int(length or 0):
-            body += connection.recv(65536)
+        head, body = read_message(connection)
         target = head.lower().partition(b"x-amz-target: ")[2].split(b"\r\n")[0]
         asked = target.decode().rpartition(".")[2]
         (operation,) = (n for n in _OPERATIONS if n.lower() == asked)
