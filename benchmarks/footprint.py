@@ -17,7 +17,7 @@ import click
 import psutil
 
 from benchmarks.handover import CLI, Service, counts
-from integration.etcd import start_etcd
+from integration.support.etcd import start_etcd
 
 
 def seconds(command: list[str]) -> float:

@@ -26,7 +26,7 @@ from typing import Any
 import click
 import requests
 
-from integration.etcd import Etcd, start_etcd
+from integration.support.etcd import Etcd, start_etcd
 
 CLI = [sys.executable, "-m", "service_monitor"]
 BOOT = 1.0

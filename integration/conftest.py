@@ -14,12 +14,18 @@ import pytest
 import requests
 
 from integration import images
-from integration.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
-from integration.etcd import LABELS, Etcd, docker_available, start_etcd, uninterrupted
+from integration.support.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
+from integration.support.etcd import (
+    LABELS,
+    Etcd,
+    docker_available,
+    start_etcd,
+    uninterrupted,
+)
+from integration.support.store_contract import MakeStore
 from service_monitor.net.calls import Stop
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
-from tests.store_contract import MakeStore
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -37,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     And let `nohup` be for the session, and not for the commands that it starts.
     """
+    pytest.register_assert_rewrite("integration.support.store_contract")
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
     config.addinivalue_line("markers", "docker: needs an engine that runs containers")

@@ -22,8 +22,8 @@ from rich.text import Text
 
 from integration import timeline
 from integration.cluster import Cluster, ClusterError, CommandError, TicketOrder
-from integration.dynamodb import start_dynamodb
-from integration.etcd import EtcdError, docker_available, start_etcd
+from integration.support.dynamodb import start_dynamodb
+from integration.support.etcd import EtcdError, docker_available, start_etcd
 from integration.timeline import Event, Run
 
 NODE_TIMEOUT = 60.0  # seconds per node until the simulation counts as hung

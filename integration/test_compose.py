@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration import fake_elasticsearch, images
-from integration.compose import ROOT, Project, paste, program, started
+from integration.support.compose import ROOT, Project, paste, program, started
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("compose")]
 RUN = ROOT / "examples/compose/docker-compose.yml"

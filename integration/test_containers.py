@@ -13,7 +13,7 @@ import pytest
 
 from integration import fake_elasticsearch
 from integration.conftest import Containers
-from integration.etcd import network, start_etcd
+from integration.support.etcd import network, start_etcd
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

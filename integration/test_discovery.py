@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from integration.etcd import Etcd
 from integration.faults.processes import Command, Commands, wait_for
+from integration.support.etcd import Etcd
+from integration.support.loopback import (
+    Loopback,
+    answering,
+    hanging,
+    status,
+    unused_port,
+)
 from service_monitor.net.calls import STOP_GRACE
-from tests.loopback import Loopback, answering, hanging, status, unused_port
 
 # The first may have to wait for the making of an image.
 pytestmark = pytest.mark.timeout(120, func_only=True)

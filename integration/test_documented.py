@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.etcd import start_etcd
 from integration.images import ETCD_IMAGE, PYTHON_IMAGE, ROOT, ensure
-from integration.recipes import pasted
+from integration.support.etcd import start_etcd
+from integration.support.recipes import pasted
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("image")]
 

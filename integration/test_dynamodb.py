@@ -20,17 +20,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from integration.cluster import Cluster
-from integration.dynamodb import (
+from integration.faults.processes import Commands
+from integration.faults.proxy import Proxy
+from integration.history.observer import split
+from integration.images import ROOT
+from integration.support.dynamodb import (
     ELSEWHERE,
     DynamoDB,
     elsewhere,
     start_dynamodb,
     url_of,
 )
-from integration.faults.processes import Commands
-from integration.faults.proxy import Proxy
-from integration.history.observer import split
-from integration.images import ROOT
+from integration.support.loopback import Loopback, answering, status
+from integration.support.store_contract import *  # noqa: F403
+from integration.support.store_contract import HANG, MakeStore
 from integration.test_simulation import (
     Change,
     assert_each_saw_the_earlier,
@@ -53,9 +56,6 @@ from service_monitor.stores.dynamodb.store import DynamoStore
 from service_monitor.stores.dynamodb.table import init_table
 from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
-from tests.loopback import Loopback, answering, status
-from tests.store_contract import *  # noqa: F403
-from tests.store_contract import HANG, MakeStore
 
 
 @pytest.fixture

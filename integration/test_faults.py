@@ -14,10 +14,10 @@ import pytest
 from integration.conftest import REQUIRED
 from integration.faults.etcd_cluster import ChangeLog, EtcdCluster, obstacle
 from integration.faults.processes import Command, Commands, wait_for
+from integration.support.loopback import Loopback, answering, status
 from service_monitor.net.calls import STOP_GRACE
 from service_monitor.recipes.lease import WAITER_TTL
 from service_monitor.stores.etcd.endpoints import DEFAULT_PREFIX
-from tests.loopback import Loopback, answering, status
 
 # The first may have to wait for the making of an image.
 pytestmark = pytest.mark.timeout(120, func_only=True)

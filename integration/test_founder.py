@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.cluster import environment
-from integration.etcd import Etcd
+from integration.support.etcd import Etcd
 from service_monitor.net.calls import Stop
 from service_monitor.records import Ticket
 from service_monitor.stores.base import Store

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.etcd import Etcd
 from integration.faults.etcd_cluster import obstacle
 from integration.history.checker import Violation, check, verdict
 from integration.history.run import Outcome, fire, isolated, main, report, stage
 from integration.history.seeded import BUGS
 from integration.history.workload import Rig, Settings, lives, strikes
+from integration.support.etcd import Etcd
 from service_monitor.timing import now
 
 CATCH = 300.0  # seconds in which a bug has to be caught

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.conftest import Containers, Result
-from integration.dynamodb import CREDENTIALS, REGION, start_dynamodb
-from integration.etcd import Etcd, network, start_etcd
 from integration.images import PYTHON_IMAGE, ROOT
+from integration.support.dynamodb import CREDENTIALS, REGION, start_dynamodb
+from integration.support.etcd import Etcd, network, start_etcd
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

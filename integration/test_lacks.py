@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from integration.conftest import NEEDS_ROOT
-from integration.etcd import Etcd
 from integration.faults.processes import Commands
+from integration.support.etcd import Etcd
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
 

@@ -31,18 +31,15 @@ import psutil
 import pytest
 
 from integration.conftest import NEEDS_ROOT
-from integration.etcd import Etcd, uninterrupted
 from integration.faults.processes import CLI, Command, Commands, wait_for
 from integration.history.launcher import Launcher
 from integration.history.observer import Etcd3Observer
 from integration.history.run import isolated
-from service_monitor.net.calls import STOP_GRACE, Stop
-from service_monitor.recipes.acquire import acquire
-from service_monitor.recipes.lease import WAITER_TTL, Request
-from service_monitor.stores.opening import open_store
-from tests.certificates import Certificates
-from tests.conftest import Serve, certificates, serve, strangers
-from tests.loopback import (
+from integration.support.certificates import Certificates
+from integration.support.etcd import Etcd, uninterrupted
+from integration.support.fixtures import certificates, serve, strangers
+from integration.support.loopback import (
+    Serve,
     Talk,
     answering,
     dripping,
@@ -50,6 +47,10 @@ from tests.loopback import (
     read_request,
     status,
 )
+from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.lease import WAITER_TTL, Request
+from service_monitor.stores.opening import open_store
 
 __all__ = ["certificates", "serve", "strangers"]  # fixtures
 

@@ -16,9 +16,7 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import NEEDS_ROOT
-from service_monitor.net.calls import Stop
-from service_monitor.stores.sqlite.store import SqliteStore
-from tests.commands import (
+from integration.support.commands import (
     Outcome,
     environment,
     error_of,
@@ -26,6 +24,8 @@ from tests.commands import (
     keys,
     wait_until,
 )
+from service_monitor.net.calls import Stop
+from service_monitor.stores.sqlite.store import SqliteStore
 
 OURS = [sys.executable, "-m", "service_monitor"]
 BOOT_ID = "/proc/sys/kernel/random/boot_id"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from integration.compose import ROOT, Project, build, paste, program, started
+from integration.support.compose import ROOT, Project, build, paste, program, started
 
 pytestmark = [
     pytest.mark.docker,

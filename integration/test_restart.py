@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from integration.cluster import environment, reserve_network
-from integration.dynamodb import DynamoDB
-from integration.etcd import Etcd
+from integration.support.dynamodb import DynamoDB
+from integration.support.etcd import Etcd
 from service_monitor.net.calls import Stop
 from service_monitor.records import Registration, Ticket
 from service_monitor.stores.base import Store

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from integration.cluster import Cluster
-from integration.etcd import Etcd
+from integration.support.etcd import Etcd
 from integration.test_simulation import (
     HANG,
     SLACK,

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import trustme
 
-from integration.etcd import Etcd, etcd_program, start_etcd
 from integration.faults.processes import Command, Commands
+from integration.support.etcd import Etcd, etcd_program, start_etcd
+from integration.support.loopback import Loopback, answering, status
 from service_monitor.errors import StoreError, StoreRefused
 from service_monitor.net.calls import Stop
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
-from tests.loopback import Loopback, answering, status
 from tests.test_docs import ROOT, sections
 
 PASSWORD = "hush hüsh €"

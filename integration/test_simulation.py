@@ -24,7 +24,7 @@ import pytest
 import requests
 
 from integration.cluster import Cluster, ClusterError, Node, TicketOrder
-from integration.etcd import Etcd
+from integration.support.etcd import Etcd
 from integration.timeline import Event, lanes
 from service_monitor.recipes.lease import WAITER_TTL
 

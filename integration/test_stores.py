@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from integration.etcd import Etcd
-from tests.store_contract import *  # noqa: F403
+from integration.support.etcd import Etcd
+from integration.support.store_contract import *  # noqa: F403
 
 
 @pytest.fixture(params=["etcd3", "etcd2"])

@@ -21,9 +21,9 @@ import pytest
 
 from integration import fake_elasticsearch, images
 from integration.conftest import Containers
-from integration.etcd import network, start_etcd
 from integration.images import ROOT
-from integration.recipes import pasted
+from integration.support.etcd import network, start_etcd
+from integration.support.recipes import pasted
 from integration.test_containers import ASK
 from integration.test_image import eventually
 

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.commands import Outcome, Run
+from integration.support.fixtures import certificates, serve, strangers
 from service_monitor.cli.app import main
 from service_monitor.net.calls import Stop
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
-from tests.certificates import Certificates
-from tests.commands import Outcome, Run
-from tests.loopback import Loopback, Talk
+
+__all__ = ["certificates", "serve", "strangers"]  # pytest finds them here
 
 
 def pytest_configure() -> None:
-    """Let `nohup` be for the tests, and not for the commands that they start."""
+    """Show what asserts compared; let `nohup` be for the tests, not their commands."""
+    pytest.register_assert_rewrite("integration.support.store_contract")
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
 
@@ -41,38 +43,6 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     own.setLevel(own_level)
-
-
-class Serve:
-    """Starts servers that end with the test."""
-
-    def __init__(self) -> None:
-        self.started: list[Loopback] = []
-
-    def __call__(self, talk: Talk, **settings: object) -> Loopback:
-        self.started.append(Loopback(talk, **settings))  # type: ignore[arg-type]
-        return self.started[-1]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Give a function that serves each connection by the talk it is given."""
-    made = Serve()
-    yield made
-    for server in made.started:
-        server.close()
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Give a CA and what it signed."""
-    return Certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="session")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Give another CA that has nothing to do with the first."""
-    return Certificates(tmp_path_factory.mktemp("strangers"))
 
 
 @pytest.fixture

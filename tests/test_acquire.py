@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from integration.support.commands import wait_until
 from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.recipes import lease as lease_module
@@ -20,7 +21,6 @@ from service_monitor.recipes.lease import Lease, Request, release
 from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.commands import wait_until
 
 HANG = 20.0
 

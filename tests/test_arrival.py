@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from integration.support.fakes import Clock, FlakyStore, memory_store
 from service_monitor.errors import Conflict, StoreUnavailable
 from service_monitor.recipes import arrival as module
 from service_monitor.recipes.arrival import PATIENCE, USUAL_TTL, Arrival
@@ -14,7 +15,6 @@ from service_monitor.recipes.queue import Queue
 from service_monitor.recipes.turn import Lease, Request
 from service_monitor.records import Record, Registration
 from service_monitor.stores.sqlite.store import SqliteStore
-from tests.fakes import Clock, FlakyStore, memory_store
 
 LEASE = Lease(Record("es/lease/a", "", 1, 1), math.inf)
 KEY = "es/hosts/a"

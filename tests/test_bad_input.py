@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.commands import (
+    WATCH,
+    Run,
+    environment,
+    error_of,
+    finish,
+    started,
+)
+from integration.support.loopback import Serve, hanging
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.timing import now
-from tests.commands import WATCH, Run, environment, error_of, finish, started
-from tests.conftest import Serve
-from tests.loopback import hanging
 
 BAD_NAMES = ["", " ", ".", "..", "../x", "a/b", "/abs", "%2e%2e", "a?b=c", "a#b", "_x"]
 BAD_NAMES += ["-x", "a\nb", "a\x00b", "\x1b[31m", "a,b", "é", "x" * 129]

@@ -12,14 +12,20 @@ from operator import le
 
 import pytest
 
+from integration.support.commands import HANG, wait_until
+from integration.support.loopback import (
+    Loopback,
+    Serve,
+    answering,
+    dripping,
+    hanging,
+    status,
+)
 from service_monitor.errors import LocalLack, Stopped
 from service_monitor.net import calls
 from service_monitor.net.calls import Stop, adopt, bounded
 from service_monitor.net.http import new_session
 from service_monitor.timing import now
-from tests.commands import HANG, wait_until
-from tests.conftest import Serve
-from tests.loopback import Loopback, answering, dripping, hanging, status
 
 
 @pytest.fixture

@@ -11,6 +11,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from integration.support.certificates import Certificates
+from integration.support.commands import (
+    HANG,
+    WATCH,
+    Outcome,
+    Run,
+    acquire,
+    error_of,
+    is_up,
+    keys,
+    register,
+    registration,
+    wait_until,
+)
+from integration.support.loopback import Serve, answering, hanging, status, unused_port
 from service_monitor.cli.watching import checked_rhythm
 from service_monitor.errors import (
     ConfigError,
@@ -30,22 +45,6 @@ from service_monitor.records import (
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.certificates import Certificates
-from tests.commands import (
-    HANG,
-    WATCH,
-    Outcome,
-    Run,
-    acquire,
-    error_of,
-    is_up,
-    keys,
-    register,
-    registration,
-    wait_until,
-)
-from tests.conftest import Serve
-from tests.loopback import answering, hanging, status, unused_port
 
 
 def test_no_host_is_an_empty_line(run: Run) -> None:

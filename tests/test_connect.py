@@ -11,6 +11,10 @@ from contextlib import suppress
 
 import pytest
 
+from integration.support.black_hole import Place as Address
+from integration.support.black_hole import black_hole, family_of, resolving
+from integration.support.commands import HANG, wait_until
+from integration.support.loopback import unused_port
 from service_monitor.errors import Stopped, StoreRefused, StoreUnavailable, describe
 from service_monitor.net import connect as module
 from service_monitor.net.calls import Stop, bounded
@@ -24,10 +28,6 @@ from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
-from tests.black_hole import Place as Address
-from tests.black_hole import black_hole, family_of, resolving
-from tests.commands import HANG, wait_until
-from tests.loopback import unused_port
 
 HOLES = ["127.0.0.2", "::1"]
 SOON = 3.0

@@ -17,15 +17,21 @@ import pytest
 import requests
 import urllib3
 
+from integration.support.commands import (
+    HANG,
+    Run,
+    environment,
+    finish,
+    started,
+    wait_until,
+)
+from integration.support.loopback import Serve, answering, status, unused_port
 from service_monitor import text as shown
 from service_monitor.cli.options import start_logging
 from service_monitor.errors import StoreError, describe
 from service_monitor.net.calls import Stop
 from service_monitor.node.probe import Target, new_probe
 from service_monitor.stores.opening import open_store
-from tests.commands import HANG, Run, environment, finish, started, wait_until
-from tests.conftest import Serve
-from tests.loopback import answering, status, unused_port
 from tests.test_work_alikes import WorkAlike
 
 SECRET = "Zq7Kx9Wv3Tb5Ym2N"

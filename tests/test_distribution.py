@@ -7,8 +7,8 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+from integration.support.commands import Run
 from service_monitor import DISTRIBUTION
-from tests.commands import Run
 from tests.test_docs import PAGES
 
 ROOT = Path(__file__).resolve().parent.parent

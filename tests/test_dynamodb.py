@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from integration.dynamodb import size_of
+from integration.support.commands import Run
+from integration.support.dynamodb import size_of
+from integration.support.loopback import Serve, answering, status
 from service_monitor.errors import (
     ConfigError,
     Conflict,
@@ -41,9 +43,6 @@ from service_monitor.stores.dynamodb.store import (
 from service_monitor.stores.dynamodb.table import init_table
 from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
-from tests.commands import Run
-from tests.conftest import Serve
-from tests.loopback import answering, status
 from tests.test_docs import ROOT
 
 EPOCH = 1_800_000_000

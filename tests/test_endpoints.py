@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from integration.support.certificates import Certificates
+from integration.support.commands import HANG
 from service_monitor.errors import (
     ConfigError,
     LocalLack,
@@ -33,8 +35,6 @@ from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.stores.opening import open_store
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.certificates import Certificates
-from tests.commands import HANG
 
 NO_FILES = ["sqlite:", "sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:x.db"]
 NO_FILES += ["sqlite:/x.db", "sqlite:///d/", "sqlite:///x?y", "sqlite:///x#y"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import pytest
 
+from integration.support.certificates import Certificates
+from integration.support.commands import COMMANDS, Run
 from service_monitor.cli import values
-from tests.certificates import Certificates
-from tests.commands import COMMANDS, Run
 
 VALUES = {
     "label": "es",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from integration.support.loopback import Loopback, at_last, status
 from service_monitor.errors import (
     Conflict,
     RecordGone,
@@ -24,7 +25,6 @@ from service_monitor.records import Record, Snapshot
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.timing import now
-from tests.loopback import Loopback, at_last, status
 
 RECORD = Record("es/k", "v", 3, 4)
 

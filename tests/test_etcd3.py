@@ -14,6 +14,7 @@ import pytest
 import requests
 import responses
 
+from integration.support.gateway import Gateway, Handler
 from service_monitor.errors import (
     RecordGone,
     Stopped,
@@ -27,7 +28,6 @@ from service_monitor.stores.etcd import gateway as etcd_gateway
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
-from tests.gateway import Gateway, Handler
 
 ONE, TWO = "http://one:2379", "http://two:2379"
 HEADER = {"revision": "7"}

@@ -11,17 +11,11 @@ from typing import Any
 
 import pytest
 
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
-from service_monitor.net.calls import Stop
-from service_monitor.records import Record, Snapshot
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
-from service_monitor.stores.etcd.v2 import Etcd2Store
-from service_monitor.stores.etcd.v3 import Etcd3Store
-from tests.certificates import Certificates
-from tests.conftest import Serve
-from tests.gateway import HEADER, LOGIN, Gateway, Handler
-from tests.loopback import (
+from integration.support.certificates import Certificates
+from integration.support.gateway import HEADER, LOGIN, Gateway, Handler
+from integration.support.loopback import (
     Loopback,
+    Serve,
     answering,
     at_last,
     hanging,
@@ -30,6 +24,12 @@ from tests.loopback import (
     status,
     unused_port,
 )
+from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.net.calls import Stop
+from service_monitor.records import Record, Snapshot
+from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.etcd.v2 import Etcd2Store
+from service_monitor.stores.etcd.v3 import Etcd3Store
 
 RECORD = Record("k", "v", 3, 4, 99)
 COMMON_NAME = (

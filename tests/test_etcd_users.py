@@ -7,11 +7,19 @@ from contextlib import suppress
 
 import pytest
 
+from integration.support.gateway import (
+    CANCELLED,
+    DENIED,
+    INVALID,
+    LOGIN,
+    Gateway,
+    Handler,
+    Reply,
+)
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
-from tests.gateway import CANCELLED, DENIED, INVALID, LOGIN, Gateway, Handler, Reply
 
 RECORD = Record("k", "v", 3, 4, 99)
 SNAPSHOT = Snapshot((), 7)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from integration.support.commands import WATCH, Run, error_of
 from service_monitor.errors import ConfigError
 from service_monitor.net.calls import Stop
 from service_monitor.stores.opening import open_store
-from tests.commands import WATCH, Run, error_of
 
 UNREAD = {
     "ETCDCTL_DISCOVERY_SRV": ("example.com", "set ETCDCTL_ENDPOINTS=HOST:2379"),

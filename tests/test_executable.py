@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.commands import HANG
 from service_monitor.errors import CannotStart
 from service_monitor.node import executable
 from service_monitor.node.executable import find
-from tests.commands import HANG
 
 
 def script(path: Path, text: str | bytes, mode: int = 0o755) -> str:

@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 
-from tests.commands import COMMANDS, Run
+from integration.support.commands import COMMANDS, Run
 
 EXITS = {
     "acquire-lease": (0, 1, 2, 69, 70, 71, 74, 130, 143),

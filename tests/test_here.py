@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.limits import no_files_left
 from service_monitor.errors import LocalLack
 from service_monitor.net import here
 from service_monitor.net.here import Here, look
 from service_monitor.net.meaning import behind, elsewhere_another
-from tests.limits import no_files_left
 
 ROUTES = "Iface\tDestination\tGateway\tFlags\n"
 TO_LAN = "{name}\t00000000\t010011AC\t0003\n"  # default via 172.17.0.1

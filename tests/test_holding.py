@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from integration.support.commands import wait_until
+from integration.support.fakes import Clock, memory_store
 from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
 from service_monitor.net.calls import STOP_GRACE, Stop
 from service_monitor.node import holding as module
@@ -26,8 +28,6 @@ from service_monitor.recipes.registry import Service
 from service_monitor.records import Record
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.commands import wait_until
-from tests.fakes import Clock, memory_store
 
 OK, BAD = Result(True, "200 OK"), Result(False, "connection refused")
 KEY = "es/lease/a"

@@ -10,6 +10,15 @@ from typing import Any
 
 import pytest
 
+from integration.support.commands import (
+    HANG,
+    Run,
+    keys,
+    register,
+    registration,
+    wait_until,
+)
+from integration.support.fakes import Clock, FlakyStore, StillSession, memory_store
 from service_monitor.errors import IdInUse, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.recipes.acquire import acquire
@@ -21,8 +30,6 @@ from service_monitor.recipes.seen import seen_host
 from service_monitor.records import Registration
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
-from tests.commands import HANG, Run, keys, register, registration, wait_until
-from tests.fakes import Clock, FlakyStore, StillSession, memory_store
 
 UP = Health(up=True, reason="200 OK")
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.certificates import Certificates
+from integration.support.commands import HANG, Run, environment
+from integration.support.limits import no_files_left, use_up_threads
+from integration.support.loopback import Serve, unused_port
 from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.net.lacks import lack_in
@@ -18,11 +22,6 @@ from service_monitor.node.child import Child
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.stores.sqlite.store import SqliteStore
-from tests.certificates import Certificates
-from tests.commands import HANG, Run, environment
-from tests.conftest import Serve
-from tests.limits import no_files_left, use_up_threads
-from tests.loopback import unused_port
 
 FILES = "this machine lacks open files: raise LimitNOFILE="
 

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from integration.support.fakes import Clock, FlakyStore, StillSession, memory_store
 from service_monitor.errors import (
     HeldByAnother,
     Replaced,
@@ -24,7 +25,6 @@ from service_monitor.recipes.lease import (
 )
 from service_monitor.records import Ticket
 from service_monitor.stores.sqlite.store import SqliteStore
-from tests.fakes import Clock, FlakyStore, StillSession, memory_store
 
 
 @pytest.fixture

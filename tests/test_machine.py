@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.commands import Run, error_of
 from service_monitor.errors import LocalLack
 from service_monitor.net.calls import Stop
 from service_monitor.stores.opening import open_store
 from service_monitor.stores.sqlite import machine
 from service_monitor.timing import now
-from tests.commands import Run, error_of
 
 BOOT = "39540a82-928d-4b7e-8136-61540eba829c"
 INITIAL, OTHER, THIRD = (f"time:[{n}]" for n in (4026531834, 4026532253, 4026532254))

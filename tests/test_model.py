@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from integration.support.fakes import Clock, FlakyStore, StillSession, memory_store
 from service_monitor.errors import Conflict, Replaced, StoreUnavailable
 from service_monitor.recipes.lease import WAITER_TTL, Contender, Lease, Request, release
 from service_monitor.recipes.queue import read_queue
 from service_monitor.records import Record, nonce_of
-from tests.fakes import Clock, FlakyStore, StillSession, memory_store
 
 LEASE = 20.0
 NAMES = st.sampled_from("abcd")

@@ -11,6 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.commands import (
+    WATCH,
+    Run,
+    environment,
+    error_of,
+    finish,
+    started,
+)
+from integration.support.commands import wait_until as until
+from integration.support.loopback import Serve, answering, status
 from service_monitor.errors import AcquireTimeout, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.node.notify import QUEUED_FOR, Notifier
@@ -18,10 +28,6 @@ from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.lease import Contender, Lease, Request
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
-from tests.commands import WATCH, Run, environment, error_of, finish, started
-from tests.commands import wait_until as until
-from tests.conftest import Serve
-from tests.loopback import answering, status
 
 
 class Manager:

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import Request
 
+from integration.support.certificates import Certificates
 from service_monitor.cli import options, values
 from service_monitor.errors import ConfigError
 from service_monitor.net.addresses import split_port
 from service_monitor.text import forget_hidden, masked
-from tests.certificates import Certificates
 
 URLS = ["http://h", "https://h:9200/_cluster/health?local=true", "http://[::1]:80/"]
 URLS += ["http://user:p%40ss@h/", "tcp://h:9300", "tcp://[::1]:1", "http://h?x=1"]

@@ -17,16 +17,11 @@ from typing import Any
 import pytest
 import responses
 
-from service_monitor.errors import Stopped
-from service_monitor.net.calls import Stop
-from service_monitor.node import probe
-from service_monitor.node.probe import MOST_READ, Result, Target, new_probe
-from service_monitor.timing import now
-from tests.certificates import Certificates
-from tests.commands import HANG, wait_until
-from tests.conftest import Serve
-from tests.loopback import (
+from integration.support.certificates import Certificates
+from integration.support.commands import HANG, wait_until
+from integration.support.loopback import (
     Loopback,
+    Serve,
     Talk,
     answering,
     dripping,
@@ -36,6 +31,11 @@ from tests.loopback import (
     status,
     unused_port,
 )
+from service_monitor.errors import Stopped
+from service_monitor.net.calls import Stop
+from service_monitor.node import probe
+from service_monitor.node.probe import MOST_READ, Result, Target, new_probe
+from service_monitor.timing import now
 
 OK = status("200 OK")
 Header = dict[str, str]

@@ -17,11 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service_monitor.net.calls import STOP_GRACE, Stop
-from service_monitor.node import signals
-from service_monitor.stores.base import Store
-from service_monitor.timing import now
-from tests.commands import (
+from integration.support.commands import (
     HANG,
     WATCH,
     Run,
@@ -34,8 +30,11 @@ from tests.commands import (
     started,
     wait_until,
 )
-from tests.conftest import Serve
-from tests.loopback import answering, hanging, status
+from integration.support.loopback import Serve, answering, hanging, status
+from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.node import signals
+from service_monitor.stores.base import Store
+from service_monitor.timing import now
 
 STOPS = [
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPWR),

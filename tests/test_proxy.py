@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from integration.faults.proxy import Proxy
-from tests.commands import wait_until
-from tests.conftest import Serve
-from tests.loopback import Loopback
+from integration.support.commands import wait_until
+from integration.support.loopback import Loopback, Serve
 
 SHORT = 0.2
 """Seconds of silence that are taken for a connection that stays silent."""

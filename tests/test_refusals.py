@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from integration.support.commands import HANG, Run, environment, finish, started
+from integration.support.loopback import Serve, answering, status
 from service_monitor.errors import (
     AcquireTimeout,
     LocalLack,
@@ -28,9 +30,6 @@ from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite.errors import failure
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.commands import HANG, Run, environment, finish, started
-from tests.conftest import Serve
-from tests.loopback import answering, status
 
 REFUSED = StoreRefused("table t: PutItem: no such right")
 LACK = LocalLack("this machine lacks threads")

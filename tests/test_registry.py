@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from integration.support.fakes import Clock, FlakyStore
 from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
 from service_monitor.net.calls import Stop
 from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
@@ -22,7 +23,6 @@ from service_monitor.recipes.registry import Publisher, Service
 from service_monitor.records import Record, Registration
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.fakes import Clock, FlakyStore
 
 UP, DOWN = Health(up=True, reason="200 OK"), Health(reason="connection refused")
 HANG = 20.0

@@ -19,14 +19,7 @@ from subprocess import Popen
 import psutil
 import pytest
 
-from service_monitor.net.calls import Stop
-from service_monitor.node.child import Child
-from service_monitor.recipes.lease import HOLDER_TTL
-from service_monitor.records import Registration, hosts_prefix, lease_prefix
-from service_monitor.stores.base import Store
-from service_monitor.stores.sqlite.store import SqliteStore
-from service_monitor.timing import now
-from tests.commands import (
+from integration.support.commands import (
     HANG,
     Run,
     acquire,
@@ -40,8 +33,14 @@ from tests.commands import (
     started,
     wait_until,
 )
-from tests.conftest import Serve
-from tests.loopback import answering, hanging, status
+from integration.support.loopback import Serve, answering, hanging, status
+from service_monitor.net.calls import Stop
+from service_monitor.node.child import Child
+from service_monitor.recipes.lease import HOLDER_TTL
+from service_monitor.records import Registration, hosts_prefix, lease_prefix
+from service_monitor.stores.base import Store
+from service_monitor.stores.sqlite.store import SqliteStore
+from service_monitor.timing import now
 
 SHOW = 'echo "$SERVICE_MONITOR_FIRST ${SERVICE_MONITOR_HOSTS-unset}" >&2; '
 HELD = "es/lease/es-1"

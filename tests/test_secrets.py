@@ -13,10 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from service_monitor.net.calls import Stop
-from service_monitor.node.probe import Target
-from service_monitor.stores.base import Store
-from tests.commands import (
+from integration.support.commands import (
     HANG,
     Run,
     environment,
@@ -25,8 +22,17 @@ from tests.commands import (
     started,
     wait_until,
 )
-from tests.conftest import Serve
-from tests.loopback import Talk, answering, read_message, status, unused_port
+from integration.support.loopback import (
+    Serve,
+    Talk,
+    answering,
+    read_message,
+    status,
+    unused_port,
+)
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Target
+from service_monitor.stores.base import Store
 
 SECRET = "s3cret/ü"
 SERVICE_SECRET = "p@ss"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from integration.support.commands import wait_until
 from service_monitor.errors import Conflict, RecordGone, Stopped, StoreUnavailable
 from service_monitor.recipes.session import Session
 from service_monitor.records import Record
 from service_monitor.timing import now
-from tests.commands import wait_until
 
 RECORD = Record("k", "v", 1, 1)
 TTL = 0.3

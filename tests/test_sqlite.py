@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.fakes import Clock
+from integration.support.store_contract import *  # noqa: F403
+from integration.support.store_contract import MakeStore
 from service_monitor.errors import KeyExists, StoreRefused, StoreUnavailable
 from service_monitor.net.calls import STOP_GRACE, Stop
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
-from tests.fakes import Clock
-from tests.store_contract import *  # noqa: F403
-from tests.store_contract import MakeStore
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from integration.support.commands import HANG, Outcome, environment
 from service_monitor.cli import startup
-from tests.commands import HANG, Outcome, environment
 
 TRACEBACK = "Traceback"
 OURS = [sys.executable, "-m", "service_monitor"]

@@ -7,8 +7,8 @@ from email.utils import formatdate
 
 import pytest
 
+from integration.support.fakes import Clock
 from service_monitor.stores.dynamodb.clock import DRIFT, SERVERS, StoreClock
-from tests.fakes import Clock
 
 EPOCH = 1_800_000_000.0
 

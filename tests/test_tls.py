@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from integration.support.certificates import Certificates
 from service_monitor.net.tls import check_tls
-from tests.certificates import Certificates
 
 
 def test_accepts_what_is_in_order(certificates: Certificates) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import pytest
 
+from integration.support.commands import COMMANDS, WATCH, Run, error_of, keys, register
 from service_monitor.node import runner
 from service_monitor.stores.base import Store
-from tests.commands import COMMANDS, WATCH, Run, error_of, keys, register
 from tests.test_environment import VALUES
 
 OF_KUBERNETES = {

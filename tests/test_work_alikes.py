@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConfigParseError
 
+from integration.support.commands import Run
+from integration.support.loopback import Serve, read_message, status
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.node.probe import Result
@@ -23,9 +25,6 @@ from service_monitor.stores.dynamodb.store import DynamoStore
 from service_monitor.stores.dynamodb.table import init_table
 from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
-from tests.commands import Run
-from tests.conftest import Serve
-from tests.loopback import read_message, status
 
 Answer = tuple[int, dict[str, Any]]
 

@@ -33,7 +33,8 @@ from typing import Any, Literal, NamedTuple, Self
 import requests
 
 from integration import images
-from integration.etcd import (
+from integration.faults.proxy import Proxy
+from integration.support.etcd import (
     HEALTH,
     LABELS,
     READY_TIMEOUT,
@@ -48,7 +49,6 @@ from integration.etcd import (
     free_port,
     uninterrupted,
 )
-from integration.faults.proxy import Proxy
 
 CALL_TIMEOUT = 3.0
 QUOTA = 16 * 2**20  # bytes of a member's database; small, so that `fill` is quick

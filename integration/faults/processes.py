@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from integration.cluster import ending, environment
-from integration.etcd import uninterrupted
+from integration.support.etcd import uninterrupted
 
 CLI = (sys.executable, "-m", "service_monitor")
 HANG = 60.0  # seconds until a command that should have ended counts as hung

@@ -23,8 +23,8 @@ from urllib.parse import unquote, urlsplit
 import requests
 import urllib3
 
-from integration.dynamodb import DynamoDB
 from integration.history.recorder import Change
+from integration.support.dynamodb import DynamoDB
 from service_monitor.errors import StoreError
 from service_monitor.net.calls import Stop
 from service_monitor.net.http import new_session
@@ -511,7 +511,7 @@ class SqliteObserver(Observer):
 
 
 class DynamoObserver(Observer):
-    """Reads the log of integration.dynamodb's server, which lets in one at a time.
+    """Reads the log of our DynamoDB server, which lets in one request at a time.
 
     What is out of time there is gone when somebody looks and deletes it: so we look.
     """
@@ -532,7 +532,7 @@ class DynamoObserver(Observer):
         except (OSError, ValueError) as error:
             raise RuntimeError(
                 f"{self._server.endpoint} keeps no log to judge by ({error}): only "
-                "integration.dynamodb does"
+                "integration.support.dynamodb does"
             ) from None
 
     def _work(self) -> list[Callable[[], None]]:

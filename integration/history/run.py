@@ -21,8 +21,6 @@ from pathlib import Path
 import click
 
 from integration import timeline
-from integration.dynamodb import start_dynamodb
-from integration.etcd import start_etcd
 from integration.faults.etcd_cluster import EtcdCluster, obstacle
 from integration.history.checker import (
     BEGIN,
@@ -40,6 +38,8 @@ from integration.history.store_faults import (
     SqliteFaults,
 )
 from integration.history.workload import IN_A_TRANSACTION, STOPS, Rig, Settings
+from integration.support.dynamodb import start_dynamodb
+from integration.support.etcd import start_etcd
 
 QUOTA = 64 * 2**20  # bytes; what a long run writes must fit, compaction is a fault
 DRAWN = 60.0  # seconds of one label that the page shows, around the first violation

@@ -14,10 +14,10 @@ from contextlib import closing
 from typing import Protocol
 from urllib.parse import unquote
 
-from integration.dynamodb import FAULTS, DynamoDB
 from integration.faults.etcd_cluster import EtcdCluster
 from integration.faults.proxy import Proxy
 from integration.history.observer import Etcd3Observer, Observer
+from integration.support.dynamodb import FAULTS, DynamoDB
 
 Mend = Callable[[], bool]
 LATENCY = (1.0, 4.5)  # seconds; a call may take 5

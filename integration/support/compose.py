@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from integration import images
-from integration.etcd import LABELS, uninterrupted
-from integration.recipes import pasted
+from integration.support.etcd import LABELS, uninterrupted
+from integration.support.recipes import pasted
 
 ROOT = images.ROOT
 TIMEOUT = 120.0  # seconds for one command, but for `build`

@@ -71,6 +71,17 @@ class Loopback:
                 self._talk(secured)
 
 
+class Serve:
+    """Starts servers that end with the test."""
+
+    def __init__(self) -> None:
+        self.started: list[Loopback] = []
+
+    def __call__(self, talk: Talk, **settings: object) -> Loopback:
+        self.started.append(Loopback(talk, **settings))  # type: ignore[arg-type]
+        return self.started[-1]
+
+
 def _shut(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)

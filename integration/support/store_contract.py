@@ -1,7 +1,7 @@
 """What every store must do, as functions over a `make_store` fixture.
 
-`from tests.store_contract import *` in a module that has the fixture runs them all. A
-store that lacks something fails: nothing here is skipped.
+`from integration.support.store_contract import *` in a module that has the fixture runs
+them all. A store that lacks something fails: nothing here is skipped.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What both suites share: servers, faults, and ways to run the commands."""
