@@ -13,7 +13,8 @@ import pytest
 from integration.support.commands import Outcome, Run
 from integration.support.fixtures import certificates, serve, strangers
 from service_monitor.cli.app import main
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
+from service_monitor.net.stop import Stop
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 
@@ -52,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
-    store = SqliteStore(str(path), Stop())
+    store = SqliteStore(str(path), Bounds())
     yield store
     store.close()
 

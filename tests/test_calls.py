@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from operator import le
 
 import pytest
@@ -23,14 +25,21 @@ from integration.support.loopback import (
 )
 from service_monitor.errors import LocalLack, Stopped
 from service_monitor.net import calls
-from service_monitor.net.calls import Stop, adopt, bounded
+from service_monitor.net.calls import Bounds, adopt, bounded
 from service_monitor.net.http import new_session
+from service_monitor.net.lacks import start_thread
+from service_monitor.net.stop import Stop
 from service_monitor.timing import now
 
 
 @pytest.fixture
-def stop() -> Stop:
-    return Stop()
+def bounds() -> Bounds:
+    return Bounds()
+
+
+@pytest.fixture
+def stop(bounds: Bounds) -> Stop:
+    return bounds.stop
 
 
 @pytest.fixture
@@ -52,23 +61,23 @@ def receive(server: Loopback) -> bytes:
         return sock.recv(1)
 
 
-def test_passes_results_and_errors_on(stop: Stop) -> None:
+def test_passes_results_and_errors_on(bounds: Bounds) -> None:
     """An answer would get lost, or a failure pass for one."""
-    assert bounded(lambda: 7, HANG, stop) == 7
+    assert bounded(lambda: 7, HANG, bounds) == 7
     with pytest.raises(KeyError):
-        bounded(lambda: {"a": 1}["b"], HANG, stop)
+        bounded(lambda: {"a": 1}["b"], HANG, bounds)
     with pytest.raises(SystemExit):
-        bounded(lambda: exit(3), HANG, stop)
+        bounded(lambda: exit(3), HANG, bounds)
 
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_what_nothing_interrupts_is_left_behind(
-    stop: Stop, release: threading.Event, waits: bool
+    bounds: Bounds, release: threading.Event, waits: bool
 ) -> None:
     """A dead name server would block every node for its own timeout, not for ours."""
     begun = now()
     with pytest.raises(TimeoutError, match="no answer in time"):
-        bounded(lambda: release.wait(HANG), 0.1, stop, waits=waits)
+        bounded(lambda: release.wait(HANG), 0.1, bounds, waits=waits)
     assert 0.1 <= now() - begun < HANG / 2
 
 
@@ -82,25 +91,25 @@ def test_what_nothing_interrupts_is_left_behind(
     ],
 )
 def test_a_drip_does_not_stretch_the_deadline(
-    stop: Stop, serve: Serve, start: bytes, drop: bytes
+    bounds: Bounds, serve: Serve, start: bytes, drop: bytes
 ) -> None:
     """`requests` starts its timeout anew with each byte and would wait for ever."""
     server = serve(dripping(start, drop))
     with new_session() as session, pytest.raises(TimeoutError):
-        bounded(lambda: session.get(server.url), 0.3, stop)
+        bounded(lambda: session.get(server.url), 0.3, bounds)
     wait_until(lambda: server.connections > 0 and server.idle)
 
 
-def test_the_sockets_go_down_with_the_call(stop: Stop, serve: Serve) -> None:
+def test_the_sockets_go_down_with_the_call(bounds: Bounds, serve: Serve) -> None:
     """Each call that timed out would leave a thread and a connection for ever."""
     server = serve(hanging)
     with pytest.raises(TimeoutError):
-        bounded(lambda: receive(server), 0.1, stop)
+        bounded(lambda: receive(server), 0.1, bounds)
     wait_until(lambda: server.connections > 0 and server.idle)
 
 
 def test_a_socket_that_comes_too_late_goes_down_too(
-    stop: Stop, serve: Serve, release: threading.Event
+    bounds: Bounds, serve: Serve, release: threading.Event
 ) -> None:
     """A resolver that wakes up late would send a request that nobody waits for."""
     server, got = serve(hanging), []
@@ -110,13 +119,13 @@ def test_a_socket_that_comes_too_late_goes_down_too(
         got.append(receive(server))
 
     with pytest.raises(TimeoutError):
-        bounded(late, 0.05, stop)
+        bounded(late, 0.05, bounds)
     release.set()
     wait_until(lambda: bool(got))
     assert got == [b""]
 
 
-def test_a_kept_connection_goes_down_too(stop: Stop, serve: Serve) -> None:
+def test_a_kept_connection_goes_down_too(bounds: Bounds, serve: Serve) -> None:
     """Only the first call over a connection would be bounded."""
 
     def talk(connection: socket.socket) -> None:
@@ -125,14 +134,16 @@ def test_a_kept_connection_goes_down_too(stop: Stop, serve: Serve) -> None:
 
     server = serve(talk)
     with new_session() as session:
-        bounded(lambda: session.get(server.url), HANG, stop)
+        bounded(lambda: session.get(server.url), HANG, bounds)
         with pytest.raises(TimeoutError):
-            bounded(lambda: session.get(server.url), 0.2, stop)
+            bounded(lambda: session.get(server.url), 0.2, bounds)
         wait_until(lambda: server.idle)
     assert server.connections == 1
 
 
-def test_a_connection_outlives_the_calls_that_used_it(stop: Stop, serve: Serve) -> None:
+def test_a_connection_outlives_the_calls_that_used_it(
+    bounds: Bounds, serve: Serve
+) -> None:
     """Each request to the store would cost a new connection."""
 
     def talk(connection: socket.socket) -> None:
@@ -142,7 +153,7 @@ def test_a_connection_outlives_the_calls_that_used_it(stop: Stop, serve: Serve) 
     server = serve(talk)
     with new_session() as session:
         for _ in range(3):
-            answer = bounded(lambda: session.get(server.url), HANG, stop)
+            answer = bounded(lambda: session.get(server.url), HANG, bounds)
             assert answer.text == "x"
     assert server.connections == 1
 
@@ -152,7 +163,9 @@ def resources() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_nothing_is_left_of_many_calls(stop: Stop, serve: Serve, answers: bool) -> None:
+def test_nothing_is_left_of_many_calls(
+    bounds: Bounds, serve: Serve, answers: bool
+) -> None:
     """A `watch` of a service that hangs would run out of files within a day."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     address = listener.getsockname()
@@ -166,17 +179,17 @@ def test_nothing_is_left_of_many_calls(stop: Stop, serve: Serve, answers: bool) 
     before = resources()
     for _ in range(200):
         if answers:
-            bounded(call, HANG, stop)
+            bounded(call, HANG, bounds)
         else:
             with pytest.raises(TimeoutError):
-                bounded(call, 0.005, stop)
+                bounded(call, 0.005, bounds)
         listener.accept()[0].close()
     wait_until(lambda: all(map(le, resources(), before)))
     listener.close()
 
 
 def test_no_thread_to_be_had_is_an_error_like_others(
-    stop: Stop, monkeypatch: pytest.MonkeyPatch
+    bounds: Bounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container at its limit of processes would lose its `watch` for good."""
 
@@ -185,7 +198,7 @@ def test_no_thread_to_be_had_is_an_error_like_others(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(LocalLack, match="lacks threads or processes"):
-        bounded(lambda: 1, HANG, stop)
+        bounded(lambda: 1, HANG, bounds)
 
 
 def test_a_socket_outside_of_a_call_is_nobodys_business(serve: Serve) -> None:
@@ -204,91 +217,153 @@ def later(stop: Stop, seconds: float = 0.1) -> threading.Timer:
     return timer
 
 
-def test_a_stop_ends_a_wait_at_once(stop: Stop, release: threading.Event) -> None:
+def test_a_stop_ends_a_wait_at_once(
+    bounds: Bounds, stop: Stop, release: threading.Event
+) -> None:
     """`systemctl stop` would hang while a node queues."""
     begun, timer = now(), later(stop)
     with pytest.raises(Stopped):
-        bounded(lambda: release.wait(HANG), HANG, stop, waits=True)
+        bounded(lambda: release.wait(HANG), HANG, bounds, waits=True)
     assert now() - begun < calls.STOP_GRACE
     timer.join()
 
 
 def test_a_write_on_its_way_may_still_be_answered(
-    stop: Stop, release: threading.Event
+    bounds: Bounds, release: threading.Event
 ) -> None:
     """A ticket whose write was under way at SIGTERM would stay behind."""
-    timer = later(stop, 0.05)
+    timer = later(bounds.stop, 0.05)
 
     def write() -> str:
         timer.join()
         release.wait(0.1)
         return "written"
 
-    assert bounded(write, HANG, stop) == "written"
+    assert bounded(write, HANG, bounds) == "written"
 
 
 def test_a_call_does_not_outlast_the_grace(
-    stop: Stop, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+    stop: Stop, release: threading.Event
 ) -> None:
     """A store that hangs would make the service manager kill us."""
-    monkeypatch.setattr(calls, "STOP_GRACE", 0.1)
+    bounds = Bounds(stop, grace=0.1)
     timer = later(stop, 0.05)
     with pytest.raises(Stopped):
-        bounded(lambda: release.wait(HANG), HANG, stop)
+        bounded(lambda: release.wait(HANG), HANG, bounds)
     timer.join()
     called = []
     with pytest.raises(Stopped):
-        bounded(lambda: called.append(1), HANG, stop)
+        bounded(lambda: called.append(1), HANG, bounds)
     assert called == []
 
 
 def test_the_grace_is_shared_among_endpoints(
-    stop: Stop, release: threading.Event
+    bounds: Bounds, stop: Stop, release: threading.Event
 ) -> None:
     """With one member dead no ticket would be taken back, though another is alive."""
     stop.request(15)
     with pytest.raises(TimeoutError):
-        bounded(lambda: release.wait(HANG), 0.1, stop)
-    assert bounded(lambda: "deleted", 0.1, stop) == "deleted"
+        bounded(lambda: release.wait(HANG), 0.1, bounds)
+    assert bounded(lambda: "deleted", 0.1, bounds) == "deleted"
 
 
-def test_nothing_new_is_waited_for_after_a_stop(stop: Stop) -> None:
+def test_nothing_new_is_waited_for_after_a_stop(bounds: Bounds, stop: Stop) -> None:
     """The end would take one more round."""
     stop.request(15)
     called: list[int] = []
     with pytest.raises(Stopped):
-        bounded(lambda: called.append(1), HANG, stop, waits=True)
+        bounded(lambda: called.append(1), HANG, bounds, waits=True)
     assert called == []
 
 
 def test_the_commands_deadline_bounds_every_call(
-    stop: Stop, release: threading.Event
+    bounds: Bounds, release: threading.Event
 ) -> None:
     """acquire-lease would outlast its --acquire-timeout by a whole call."""
-    stop.limit(0.1)
-    begun = now()
-    with pytest.raises(TimeoutError):
-        bounded(lambda: release.wait(HANG), HANG, stop)
-    assert now() - begun < HANG / 2
-    called: list[int] = []
-    with pytest.raises(TimeoutError):
-        bounded(lambda: called.append(1), HANG, stop)
-    assert called == []
-    stop.limit(HANG)
-    assert 0 < stop.time_left() <= HANG
-    assert bounded(lambda: 1, HANG, stop) == 1
+    with bounds.within(0.1):
+        begun = now()
+        with pytest.raises(TimeoutError):
+            bounded(lambda: release.wait(HANG), HANG, bounds)
+        assert now() - begun < HANG / 2
+        called: list[int] = []
+        with pytest.raises(TimeoutError):
+            bounded(lambda: called.append(1), HANG, bounds)
+        assert called == []
+    with bounds.within(HANG):
+        assert 0 < bounds.time_left() <= HANG
+        assert bounded(lambda: 1, HANG, bounds) == 1
 
 
-def test_the_first_signal_counts(stop: Stop) -> None:
+def test_the_nearer_end_counts_and_the_outer_one_comes_back(bounds: Bounds) -> None:
+    """A step with a bound of its own would lift that of the whole command."""
+    with bounds.within(HANG):
+        with bounds.within(2 * HANG):
+            assert bounds.time_left() <= HANG
+        with suppress(KeyError), bounds.within(0):
+            assert bounds.time_left() <= 0
+            raise KeyError
+        assert 0 < bounds.time_left() <= HANG
+    assert bounds.time_left() == math.inf
+
+
+def test_a_scope_bounds_its_own_thread_and_those_it_starts(bounds: Bounds) -> None:
+    """A watch's keepalive would end with a step that takes too long, or a ticket's
+    hang on where the command is to end."""
+    entered, left = threading.Event(), threading.Event()
+    found: list[float] = []
+
+    def look() -> None:
+        entered.wait(HANG)
+        found.append(bounds.time_left())
+        left.set()
+
+    start_thread(look)
+    with bounds.within(0.1):
+        entered.set()
+        left.wait(HANG)
+        assert found == [math.inf]
+        assert bounded(bounds.time_left, HANG, bounds) <= 0.1
+        left.clear()
+        start_thread(look)
+    left.wait(HANG)
+    assert found[1] <= 0.1
+
+
+def test_closing_shares_what_undoing_has_left(bounds: Bounds) -> None:
+    """A store that hangs would take the time of both, one after the other."""
+    with bounds.within_the_last():
+        assert bounds.time_left() == math.inf
+    with bounds.within(HANG), bounds.within(0.1):
+        pass
+    with bounds.within(0.2):
+        pass
+    with bounds.within_the_last():
+        assert bounds.time_left() <= 0.2
+
+
+def test_the_grace_begins_anew_after_a_stop_that_was_obeyed(stop: Stop) -> None:
+    """A `run` would have no time left to give its lease back after its COMMAND."""
+    bounds = Bounds(stop, grace=0.1)
+    stop.request(15)
+    time.sleep(0.1)
+    assert bounds.time_left() <= 0
+    stop.resume()
+    assert bounds.time_left() == math.inf
+    stop.request(2)
+    assert 0 < bounds.time_left() <= 0.1
+    assert (stop.signal, stop.signals) == (2, 2)
+
+
+def test_the_first_signal_counts(bounds: Bounds, stop: Stop) -> None:
     """The exit code would tell of another signal, and the grace begin anew."""
     assert not stop.requested
     stop.check()
     stop.request(15)
-    left = stop.time_left()
+    left = bounds.time_left()
     stop.request(2)
     assert stop.requested
     assert stop.signal == 15
-    assert stop.time_left() <= left
+    assert bounds.time_left() <= left
     with pytest.raises(Stopped):
         stop.check()
 
@@ -308,18 +383,18 @@ def test_a_sleep_ends_with_the_stop_or_its_waker(stop: Stop) -> None:
 
 
 def test_waiting_costs_no_time_of_the_processor(
-    stop: Stop, release: threading.Event
+    bounds: Bounds, stop: Stop, release: threading.Event
 ) -> None:
     """A `watch` beside each service would take a whole core."""
     begun, used = now(), time.thread_time()
     stop.wait(0.2)
     for _ in "before the stop", "after it":
         with pytest.raises(TimeoutError):
-            bounded(lambda: release.wait(HANG), 0.2, stop)
+            bounded(lambda: release.wait(HANG), 0.2, bounds)
         stop.request(15)
     timer = threading.Timer(0.1, release.set)
     timer.start()
-    assert bounded(lambda: release.wait(HANG), HANG, stop)
+    assert bounded(lambda: release.wait(HANG), HANG, bounds)
     timer.join()
     assert now() - begun >= 0.7
     assert time.thread_time() - used < 0.1
@@ -337,12 +412,14 @@ def test_a_stop_takes_less_than_two_seconds() -> None:
     assert calls.STOP_GRACE < 2
 
 
-def test_one_stop_reaches_every_thread(stop: Stop, release: threading.Event) -> None:
+def test_one_stop_reaches_every_thread(
+    bounds: Bounds, stop: Stop, release: threading.Event
+) -> None:
     """A keepalive would go on beside the end."""
 
     def call(_: int) -> str:
         try:
-            bounded(lambda: release.wait(HANG), HANG, stop, waits=True)
+            bounded(lambda: release.wait(HANG), HANG, bounds, waits=True)
         except Stopped:
             return "stopped"
         return "missed"
@@ -356,12 +433,12 @@ def test_one_stop_reaches_every_thread(stop: Stop, release: threading.Event) -> 
 
 def test_a_call_under_way_leaves_time_to_undo_it() -> None:
     """SIGTERM while the store hangs would leave the ticket, with no second to spare."""
-    stop = Stop()
+    bounds = Bounds()
     released = threading.Event()
-    threading.Timer(0.1, stop.request, (15,)).start()
+    threading.Timer(0.1, bounds.stop.request, (15,)).start()
     begun = now()
     with pytest.raises(Stopped):
-        bounded(lambda: released.wait(20), 20, stop)
+        bounded(lambda: released.wait(20), 20, bounds)
     assert now() - begun < calls.STOP_GRACE
-    assert bounded(lambda: "undone", 5, stop) == "undone"
+    assert bounded(lambda: "undone", 5, bounds) == "undone"
     released.set()
