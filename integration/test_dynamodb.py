@@ -49,7 +49,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
 from service_monitor.stores.dynamodb.aws import Aws, Place, parse_place
 from service_monitor.stores.dynamodb.store import DynamoStore
@@ -108,8 +108,8 @@ def proxied(url: str) -> Iterator[tuple[Proxy, Store]]:
         yield proxy, opened(url_of(replace(place, endpoint=f"http://{proxy.endpoint}")))
 
 
-def opened(url: str, stop: Stop | None = None) -> Store:
-    return open_store(url, stop or Stop(), {})
+def opened(url: str, bounds: Bounds | None = None) -> Store:
+    return open_store(url, bounds or Bounds(), {})
 
 
 # faults
@@ -168,14 +168,13 @@ def test_a_write_that_arrives_late_arrives_in_vain(
     dynamodb: DynamoDB, url: str, label: str
 ) -> None:
     """A node that was stopped while it queued would leave its ticket behind."""
-    stop = Stop()
-    store, other = opened(url, stop), opened(url)
+    bounds = Bounds()
+    store, other = opened(url, bounds), opened(url)
     store.list(f"{label}/")
     dynamodb.control("faults", kind="slow", share=1.0, only="Transact")
-    threading.Timer(0.3, stop.request).start()
+    threading.Timer(0.3, bounds.stop.request).start()
     with pytest.raises(Stopped):
         store.create(f"{label}/a", "1", 30)
-    stop.limit(HANG)
     assert store.list(f"{label}/").records == ()
     time.sleep(3)  # by now it has been carried out, or refused
     dynamodb.control("faults")
@@ -245,7 +244,7 @@ def test_whoever_was_found_dead_stays_dead(
     url: str, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A waiter that wakes up late would take the lease beside its successor."""
-    paused, other = DynamoStore(parse_place(url), Stop()), opened(url)
+    paused, other = DynamoStore(parse_place(url), Bounds()), opened(url)
     record = paused.create(f"{label}/a", "waiting", 0.5)
     time.sleep(3)
     assert other.list(f"{label}/").records == ()
@@ -261,7 +260,7 @@ def test_whoever_is_renewed_in_time_is_not_found_dead(
     url: str, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look that crosses a keepalive would take a living waiter's place away."""
-    owner, other = opened(url), DynamoStore(parse_place(url), Stop())
+    owner, other = opened(url), DynamoStore(parse_place(url), Bounds())
     record = owner.create(f"{label}/a", "waiting", 30)
     read = other._read
 
@@ -284,8 +283,8 @@ def test_a_hundred_waiters_are_a_handful_of_looks(
     store = opened(url)
     records = [store.create(f"{label}/{n:03}", "1", 300) for n in range(100)]
     snapshot = store.list(f"{label}/")
-    stop = Stop()
-    waiters = [opened(url, stop) for _ in range(3)]
+    bounds = Bounds()
+    waiters = [opened(url, bounds) for _ in range(3)]
     seconds = 8.0
 
     def wait(number: int) -> None:
@@ -457,8 +456,8 @@ def test_init_store_makes_the_table_once(
 def test_init_store_on_many_hosts_at_once(new_table: str) -> None:
     """Of hosts that all run it at their first boot all but one would fail."""
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: init_table(new_table, Stop()), range(4)))
-    assert init_table(new_table, Stop()) == []
+        list(pool.map(lambda _: init_table(new_table, Bounds()), range(4)))
+    assert init_table(new_table, Bounds()) == []
 
 
 def test_a_missing_table_says_how_to_make_it(
@@ -518,7 +517,7 @@ def test_prefixes_know_nothing_of_each_other(url: str, label: str) -> None:
 
 def test_a_table_that_vanishes_is_waited_for(new_table: str, label: str) -> None:
     """A restart of an emulator, or a mistake in AWS, would end every node's start."""
-    init_table(new_table, Stop())
+    init_table(new_table, Bounds())
     with Commands(new_table, label) as run:
         holder = run("acquire-lease", "--service-id=a", "--host=a")
         assert holder.wait() == 0
@@ -527,6 +526,6 @@ def test_a_table_that_vanishes_is_waited_for(new_table: str, label: str) -> None
         place = parse_place(new_table)
         plain(place).delete_table(TableName=place.table)
         waiter.wait_said("does not exist", HANG)
-        init_table(new_table, Stop())
+        init_table(new_table, Bounds())
         assert waiter.wait() == 0
         assert "our ticket expired" in waiter.stderr
