@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,20 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
+
+
+@pytest.fixture
+def bounds() -> Bounds:
+    """Give what a command of this process would hand to its store."""
+    return Bounds()
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Give what hanging functions wait for, so that none outlives its test."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture

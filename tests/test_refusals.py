@@ -39,11 +39,6 @@ SOON = 5.0
 
 
 @pytest.fixture
-def bounds() -> Bounds:
-    return Bounds()
-
-
-@pytest.fixture
 def failing(tmp_path: Path, bounds: Bounds) -> Any:
     """Give a store whose calls fail as `plan` says: by name, an error for each call."""
     store: Any = SqliteStore(str(tmp_path / "s.db"), bounds)
