@@ -12,6 +12,7 @@ from service_monitor.errors import LocalLack
 from service_monitor.net import here
 from service_monitor.net.here import Here, look
 from service_monitor.net.meaning import behind, elsewhere_another
+from service_monitor.net.netlink import own_addresses
 
 ROUTES = "Iface\tDestination\tGateway\tFlags\n"
 TO_LAN = "{name}\t00000000\t010011AC\t0003\n"  # default via 172.17.0.1
@@ -26,7 +27,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run/systemd").mkdir(parents=True)
     (tmp_path / "etc").mkdir()
     monkeypatch.setattr(socket, "gethostname", lambda: "es-1.example.com")
-    monkeypatch.setattr(here, "_addresses", lambda: [])
+    monkeypatch.setattr(here, "own_addresses", lambda: [])
     return tmp_path
 
 
@@ -41,7 +42,7 @@ def interface(root: Path, name: str, *entries: str, uevent: str = "") -> None:
 def bridged(
     root: Path, monkeypatch: pytest.MonkeyPatch, address: str = "172.18.0.1"
 ) -> Here:
-    monkeypatch.setattr(here, "_addresses", lambda: [("br0", address, 16)])
+    monkeypatch.setattr(here, "own_addresses", lambda: [("br0", address, 16)])
     return look(root)
 
 
@@ -212,4 +213,4 @@ def test_without_a_file_left_nothing_is_guessed(
                 assert spare
     monkeypatch.undo()
     with no_files_left(), pytest.raises(LocalLack, match="open files"):
-        list(here._addresses())
+        list(own_addresses())

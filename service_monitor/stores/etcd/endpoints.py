@@ -19,9 +19,9 @@ from service_monitor.errors import (
 )
 from service_monitor.net.addresses import check_zone, in_url, split_port
 from service_monitor.net.calls import Bounds, bounded
-from service_monitor.net.connect import local_address
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
+from service_monitor.net.route import local_address
 from service_monitor.net.tls import check_tls
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.endpoint import Endpoint as Endpoint
