@@ -16,6 +16,7 @@ class Answer(HTTPResponse):
     """An answer whose status and headers `net.head` puts right first."""
 
     def begin(self) -> None:
+        """Read status and headers; blocks. Raises HTTPException and OSError."""
         file = self.fp
         self.fp = Head(file)  # type: ignore[assignment]
         try:
