@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.etcd.endpoints import Endpoint, RefusedHere
-from service_monitor.text import printable
+from service_monitor.text import masked, printable
 
 LONGEST_WORDS = 160
 """Characters of an answer that are shown: enough for a sentence, no page of a proxy."""
@@ -132,9 +132,7 @@ class Said(NamedTuple):
 
 def words(text: str, secrets: Iterable[str] = ()) -> str:
     """Return what a text says on one short line, without its HTML and our secrets."""
-    for secret in filter(None, secrets):
-        for form in secret, json.dumps(secret)[1:-1]:
-            text = text.replace(form, "***")
+    text = masked(text, secrets)
     bare = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text[:65536])
     return printable(" ".join(bare.split()), LONGEST_WORDS)
 
