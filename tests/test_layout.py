@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +22,7 @@ STILL_LONGER = {
     "stores/etcd/v2.py": 274,
 }
 """Files that wait to be taken apart, and what they must not outgrow until then."""
+LONGEST_OF_TESTS = 400
 
 
 def first_sentence(path: Path) -> str:
@@ -67,12 +68,32 @@ def test_there_are_no_other_rooms() -> None:
     assert names - own == {"records", "errors", "timing", "text"}
 
 
+def longer(root: Path, folders: Iterable[Path], limit: int) -> dict[str, int]:
+    """Give the lines of each file that has more than `limit`."""
+    return {
+        str(path.relative_to(root)): lines
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > limit
+    }
+
+
 def test_no_file_outgrows_its_room() -> None:
     """Nobody reads a file of a thousand lines before changing it."""
-    long = {
-        str(path.relative_to(PACKAGE)): lines
-        for path in PACKAGE.rglob("*.py")
-        if (lines := len(path.read_text().splitlines())) > LONGEST
-    }
+    long = longer(PACKAGE, [PACKAGE], LONGEST)
     assert all(lines <= STILL_LONGER.get(name, LONGEST) for name, lines in long.items())
     assert long.keys() == STILL_LONGER.keys(), "one of these may leave the list"
+
+
+def test_no_file_of_tests_has_more_than_one_subject() -> None:
+    """Nobody finds the test of a rule among eight hundred lines."""
+    long = longer(ROOT, [ROOT / "tests", ROOT / "integration"], LONGEST_OF_TESTS)
+    assert not long, long
+
+
+def test_no_module_of_tests_imports_another() -> None:
+    """A test that moves would take others along: what they share is in support."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.module if isinstance(node, ast.ImportFrom) else ""
+            assert not (name or "").startswith("tests"), path.name
