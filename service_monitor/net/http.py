@@ -15,7 +15,7 @@ from service_monitor.net.addresses import in_url
 from service_monitor.net.answer import Answer
 from service_monitor.net.pooled import SideBySide
 from service_monitor.net.sockets import adopt
-from service_monitor.net.zones import brought_back
+from service_monitor.net.zones import restored
 
 # A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
 _KEEPALIVE = [
@@ -37,7 +37,7 @@ class _Adopting(SideBySide):
     response_class = Answer
 
     def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(brought_back(host), *args, **kwargs)
+        super().__init__(restored(host), *args, **kwargs)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept from an earlier call

@@ -20,7 +20,7 @@ from service_monitor.errors import (
 from service_monitor.net.addresses import check_zone, in_url, split_port
 from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.here import default_gateway, is_container, look
-from service_monitor.net.meaning import elsewhere_another
+from service_monitor.net.meaning import why_ambiguous
 from service_monitor.net.route import local_address
 from service_monitor.net.tls import check_tls
 from service_monitor.net.urls import mask_url
@@ -233,7 +233,7 @@ class Failover:
                 f"cannot tell which local address reaches the store ({error}): name "
                 "this host with --host"
             ) from None
-        if elsewhere_another(address, look()):
+        if why_ambiguous(address, look()):
             log.warning(
                 "the store is on this machine (%s): other machines would be told "
                 "to connect to %s. If there are any, name this host with --host",
