@@ -70,6 +70,19 @@ def test_two_nodes_of_one_host_are_two() -> None:
     ]
 
 
+def test_a_host_without_a_port_comes_before_its_ports() -> None:
+    """The list of two nodes on one host would change from call to call."""
+    places = [(f"h{n}", port) for n in range(10) for port in (None, 1, 2)]
+    expected = [f"h{n}{port}" for n in range(10) for port in ("", ":1", ":2")]
+    assert up_hosts([placed(*place) for place in reversed(places)]) == expected
+
+
+def test_only_ascii_digits_are_numbers() -> None:
+    """A name with other digits would be sorted as the number that it looks like."""
+    assert natural("es-10b") == [(1, 0, "es-"), (0, 10, "10"), (1, 0, "b")]
+    assert natural("\u0663") == [(1, 0, "\u0663")]
+
+
 def test_waiting_counts_nodes_of_one_host(store: SqliteStore) -> None:
     """`hosts --wait=2` would never end on a machine with two nodes."""
     store.create("es/hosts/a", placed("h", 9301).value, 30)

@@ -27,10 +27,19 @@ def test_fields_of_a_later_version_are_left_aside() -> None:
     assert json.loads(ticket.to_json()) == TICKET
 
 
+@pytest.mark.parametrize("seconds", [0.001, 1, 86400.0])
+def test_a_lease_may_be_short_or_long(seconds: float) -> None:
+    """Nobody would see the ticket of a node with a short --lease-timeout."""
+    ticket = Ticket.from_json(json.dumps(TICKET | {"lease_timeout": seconds}))
+    assert ticket is not None
+    assert ticket.lease_timeout == seconds
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"state": "up"},
+        {"lease_timeout": 0},
         {"lease_timeout": float("inf")},
         {"lease_timeout": float("nan")},
         {"lease_timeout": -1},
