@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from integration.support.commands import HANG
 from integration.support.registrations import UP, publisher, said
-from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
+from service_monitor.errors import (
+    Stopped,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    WaitTimeout,
+)
 from service_monitor.net.calls import Stop
 from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
 from service_monitor.recipes.registry import Publisher, Service
@@ -183,15 +189,21 @@ def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
 class Broken:
     """A store that fails so many times, and counts."""
 
-    def __init__(self, store: SqliteStore, failures: int) -> None:
+    def __init__(
+        self,
+        store: SqliteStore,
+        failures: int,
+        error: type[StoreError] = StoreUnavailable,
+    ) -> None:
         self.calls = 0
         self._store = store
         self._failures = failures
+        self._error = error
 
     def list(self, prefix: str) -> Any:
         self.calls += 1
         if self.calls <= self._failures:
-            raise StoreUnavailable("away")
+            raise self._error("away")
         return self._store.list(prefix)
 
     def wait(self, *args: Any) -> None:
@@ -213,6 +225,14 @@ def test_waiting_for_hosts_tells_an_outage_from_too_few(store: SqliteStore) -> N
     """A dead store would look like a cluster without nodes."""
     with pytest.raises(StoreUnavailable, match="away"):
         wait_for_hosts(Broken(store, 99), "es", 1, 0.2, Stop())  # type: ignore[arg-type]
+
+
+def test_a_refusal_from_the_first_ends_waiting_at_once(store: SqliteStore) -> None:
+    """With a wrong password `hosts --wait` would say so after six minutes."""
+    refusing = Broken(store, 99, StoreRefused)
+    with pytest.raises(StoreRefused):
+        wait_for_hosts(refusing, "es", 1, HANG, Stop())  # type: ignore[arg-type]
+    assert refusing.calls == 1
 
 
 def test_waiting_for_hosts_never_spins(store: SqliteStore) -> None:

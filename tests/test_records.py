@@ -77,6 +77,15 @@ def test_a_registration_may_have_a_port(more: dict[str, Any]) -> None:
     assert json.loads(found.to_json()) == REGISTRATION | more
 
 
+@pytest.mark.parametrize(
+    ("state", "up"), [("up", True), ("down", False), ("UP", None), ("held", None)]
+)
+def test_a_registration_is_up_or_down(state: str, up: bool | None) -> None:
+    """`status` would not show the node that is down, or `hosts` one that is not up."""
+    found = Registration.from_json(json.dumps(REGISTRATION | {"state": state}))
+    assert (found.up if found else None) is up
+
+
 @pytest.mark.parametrize("port", [0, 65536, -1, "9200", True, 1.5, [1]])
 def test_a_registration_with_an_impossible_port_is_none(port: Any) -> None:
     """`hosts` would print what nobody can connect to, or end in a traceback."""
