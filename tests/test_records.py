@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from service_monitor.records import Registration, Ticket, nonce_of
+from service_monitor.records import (
+    Registration,
+    Ticket,
+    hosts_prefix,
+    lease_prefix,
+    new_nonce,
+    nonce_of,
+)
 
 TICKET = {
     "service_id": "a",
@@ -90,6 +97,25 @@ def test_a_registration_is_up_or_down(state: str, up: bool | None) -> None:
 def test_a_registration_with_an_impossible_port_is_none(port: Any) -> None:
     """`hosts` would print what nobody can connect to, or end in a traceback."""
     assert Registration.from_json(json.dumps(REGISTRATION | {"port": port})) is None
+
+
+def test_other_letters_stay_readable() -> None:
+    """`etcdctl get` would show escapes instead of a reason or of --info."""
+    found = Registration("a", "h", "up", "é", "n", {"rack": "ü"})
+    assert '"reason": "é"' in found.to_json()
+    assert '"rack": "ü"' in found.to_json()
+
+
+def test_a_label_has_one_spelling_in_the_store() -> None:
+    """Nodes with --label=ES and --label=es would form two clusters."""
+    assert (lease_prefix("eS"), hosts_prefix("eS")) == ("es/lease/", "es/hosts/")
+
+
+def test_no_two_nonces_are_the_same() -> None:
+    """A node would take another one's write for its own."""
+    nonces = [new_nonce() for _ in range(100)]
+    assert len(set(nonces)) == 100
+    assert {len(nonce) for nonce in nonces} == {16}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", "{}", "[" * 200_000])

@@ -64,6 +64,19 @@ def test_the_clock_alone_tells_what_has_expired(
     assert row.expired(Boot(HERE, True), NOW, NOW) is expired
 
 
+def test_rounding_expires_nothing() -> None:
+    """A lease would be gone in the moment in which it was written."""
+    row = Row(RECORD, 15.0 + SLACK, HERE, 15.0, True)
+    assert not row.expired(Boot(HERE, True), 0.0, 0.0)
+
+
+def test_what_an_older_release_wrote_in_this_boot_lives() -> None:
+    """A lease that is longer than the ttl that is assumed would be for two."""
+    row = Row(RECORD, NOW + UNSTATED_TTL * 9, HERE, None, False)
+    assert row.alive(Boot(HERE, True), NOW, NOW)
+    assert not row.alive(Boot(OTHER, True), NOW, NOW)
+
+
 def test_a_pause_while_reading_expires_nothing() -> None:
     """A lease that was renewed during the pause would count as dead."""
     row = Row(RECORD, NOW + 30, HERE, 15.0, True)
