@@ -176,6 +176,20 @@ def test_waiting_for_hosts_in_vain_names_who_is_there(store: SqliteStore) -> Non
         wait_for_hosts(store, "es", 3, 0.3, Stop())
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"), [((), "0 of 3 {}: none"), (("a", "b"), "2 of 3 {}: a:1, b:1")]
+)
+def test_too_few_hosts_are_named_with_their_ports(
+    store: SqliteStore, names: tuple[str, ...], expected: str
+) -> None:
+    """The error would not tell which node is missing."""
+    for name in names:
+        store.create(f"es/hosts/{name}", registration(name, "up").value, 30)
+    with pytest.raises(WaitTimeout) as refused:
+        wait_for_hosts(store, "es", 3, 0.1, Stop(), 1)
+    assert str(refused.value) == "label es: " + expected.format("hosts up after 0.1 s")
+
+
 def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
     """Ctrl-C would not end `hosts --wait`."""
     stop = Stop()
