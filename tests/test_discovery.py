@@ -177,7 +177,8 @@ def test_waiting_for_hosts_in_vain_names_who_is_there(store: SqliteStore) -> Non
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"), [((), "0 of 3 {}: none"), (("a", "b"), "2 of 3 {}: a:1, b:1")]
+    ("names", "expected"),
+    [((), "0 of 3 {}: none"), (("a", "b"), "2 of 3 {}: a:1, b:1")],
 )
 def test_too_few_hosts_are_named_with_their_ports(
     store: SqliteStore, names: tuple[str, ...], expected: str

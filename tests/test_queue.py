@@ -8,7 +8,7 @@ from service_monitor.recipes.queue import Queue, describe, read_queue, tell_stra
 from service_monitor.records import Record, Snapshot, Ticket
 
 
-def record(name: str, state: str, slots: int = 1, created: int = 1) -> Record:
+def record(name: str, state: str, slots: int = 1, *, created: int = 1) -> Record:
     ticket = Ticket(name, f"host-{name}", state, "n", 240.0, slots)  # type: ignore[arg-type]
     return Record(f"es/lease/{name}", ticket.to_json(), created, created)
 
