@@ -1,17 +1,25 @@
+# Which version this is: git, which knows it, is not in the build's context. A release
+# passes its tag without the v: --build-arg VERSION=1.2.3.
+ARG VERSION=0.0.0.dev0
+
 # The base of both stages, without registry too: see integration/images.py.
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # python-etcd has no wheel: what builds it (and the project) is locked by hash as well.
+# A base of Debian's packages has some of it: pip cannot remove those, so it leaves them.
 COPY requirements.lock requirements-build.lock ./
-RUN pip install --require-hashes --no-deps -r requirements-build.lock \
+RUN pip install --require-hashes --no-deps --ignore-installed \
+        -r requirements-build.lock \
  && pip wheel --require-hashes --no-deps --no-build-isolation -w /wheels \
         -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY service_monitor service_monitor
+ARG VERSION
 # The image is read-only to its user, so Python could not cache bytecode later. Trusting
 # the cache without looking at the source saves a stat of every module at each start.
-RUN pip wheel --no-deps --no-build-isolation -w /wheels . \
+RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SERVICE_MONITOR_LEASE="$VERSION" \
+    pip wheel --no-deps --no-build-isolation -w /wheels . \
  && python -m venv --without-pip /opt/service-monitor \
  && pip --python /opt/service-monitor/bin/python install \
         --no-index --no-deps --no-compile /wheels/*.whl \
@@ -49,7 +57,7 @@ USER 65532:65532
 ENTRYPOINT ["service-monitor"]
 CMD ["--help"]
 # Last, as they differ from build to build and would make all above be done again.
-ARG VERSION=dev
+ARG VERSION
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="service_monitor" \
       org.opencontainers.image.description="Ordered, health-gated startup and honest discovery for clustered services" \

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,10 +93,13 @@ def test_says_how_to_use_it(containers: Containers) -> None:
 
 def test_tells_its_version(containers: Containers) -> None:
     """Nobody could say which version a host runs."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (version,) = re.findall("^ARG VERSION=(.+)$", dockerfile, re.MULTILINE)
     result = containers.run("--version")
     assert result.code == 0
-    assert project["version"] in result.stdout.split()[-1]
+    assert result.stdout.split()[-1] == version
+    labels = containers.client.images.get(containers.image).labels
+    assert labels["org.opencontainers.image.version"] == version
 
 
 def test_is_not_root(containers: Containers) -> None:

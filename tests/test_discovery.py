@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from integration.support.commands import HANG
 from integration.support.registrations import UP, publisher, said
-from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
+from service_monitor.errors import (
+    Stopped,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    WaitTimeout,
+)
 from service_monitor.net.calls import Bounds
 from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
 from service_monitor.recipes.registry import Publisher, Service
@@ -68,6 +74,19 @@ def test_two_nodes_of_one_host_are_two() -> None:
         "10.0.0.1:9310",
         "[2001:db8::1]:9301",
     ]
+
+
+def test_a_host_without_a_port_comes_before_its_ports() -> None:
+    """The list of two nodes on one host would change from call to call."""
+    places = [(f"h{n}", port) for n in range(10) for port in (None, 1, 2)]
+    expected = [f"h{n}{port}" for n in range(10) for port in ("", ":1", ":2")]
+    assert up_hosts([placed(*place) for place in reversed(places)]) == expected
+
+
+def test_only_ascii_digits_are_numbers() -> None:
+    """A name with other digits would be sorted as the number that it looks like."""
+    assert natural("es-10b") == [(1, 0, "es-"), (0, 10, "10"), (1, 0, "b")]
+    assert natural("\u0663") == [(1, 0, "\u0663")]
 
 
 def test_waiting_counts_nodes_of_one_host(store: SqliteStore) -> None:
@@ -157,6 +176,21 @@ def test_waiting_for_hosts_in_vain_names_who_is_there(store: SqliteStore) -> Non
         wait_for_hosts(store, "es", 3, 0.3, Bounds())
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [((), "0 of 3 {}: none"), (("a", "b"), "2 of 3 {}: a:1, b:1")],
+)
+def test_too_few_hosts_are_named_with_their_ports(
+    store: SqliteStore, names: tuple[str, ...], expected: str
+) -> None:
+    """The error would not tell which node is missing."""
+    for name in names:
+        store.create(f"es/hosts/{name}", registration(name, "up").value, 30)
+    with pytest.raises(WaitTimeout) as refused:
+        wait_for_hosts(store, "es", 3, 0.1, Bounds(), 1)
+    assert str(refused.value) == "label es: " + expected.format("hosts up after 0.1 s")
+
+
 def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
     """Ctrl-C would not end `hosts --wait`."""
     bounds = Bounds()
@@ -170,15 +204,21 @@ def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
 class Broken:
     """A store that fails so many times, and counts."""
 
-    def __init__(self, store: SqliteStore, failures: int) -> None:
+    def __init__(
+        self,
+        store: SqliteStore,
+        failures: int,
+        error: type[StoreError] = StoreUnavailable,
+    ) -> None:
         self.calls = 0
         self._store = store
         self._failures = failures
+        self._error = error
 
     def list(self, prefix: str) -> Any:
         self.calls += 1
         if self.calls <= self._failures:
-            raise StoreUnavailable("away")
+            raise self._error("away")
         return self._store.list(prefix)
 
     def wait(self, *args: Any) -> None:
@@ -200,6 +240,14 @@ def test_waiting_for_hosts_tells_an_outage_from_too_few(store: SqliteStore) -> N
     """A dead store would look like a cluster without nodes."""
     with pytest.raises(StoreUnavailable, match="away"):
         wait_for_hosts(Broken(store, 99), "es", 1, 0.2, Bounds())  # type: ignore[arg-type]
+
+
+def test_a_refusal_from_the_first_ends_waiting_at_once(store: SqliteStore) -> None:
+    """With a wrong password `hosts --wait` would say so after six minutes."""
+    refusing = Broken(store, 99, StoreRefused)
+    with pytest.raises(StoreRefused):
+        wait_for_hosts(refusing, "es", 1, HANG, Bounds())  # type: ignore[arg-type]
+    assert refusing.calls == 1
 
 
 def test_waiting_for_hosts_never_spins(store: SqliteStore) -> None:

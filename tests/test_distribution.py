@@ -7,6 +7,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import service_monitor
 from integration.support.commands import Run
 from integration.support.documents import PAGES
 from service_monitor import DISTRIBUTION
@@ -35,5 +36,11 @@ def test_only_our_distribution_is_named_to_pip() -> None:
 def test_the_version_is_that_of_the_distribution(run: Run) -> None:
     """--version would end in a traceback, or tell of somebody else's project."""
     version = metadata.version(DISTRIBUTION)
-    assert version == PROJECT["version"]
     assert run("--version").out == f"service-monitor, version {version}\n"
+
+
+def test_nothing_promises_a_python_api() -> None:
+    """Others would build on modules that change with any release."""
+    assert not list(ROOT.glob("service_monitor/**/py.typed"))
+    assert not [c for c in PROJECT["classifiers"] if "Typed" in c]
+    assert "no public Python API" in (service_monitor.__doc__ or "")

@@ -67,3 +67,24 @@ def test_a_state_that_stays_is_not_announced_again(ok: bool) -> None:
     """The log would have a line for each probe."""
     health = Health(rise=1, fall=1, up=ok)
     assert [health.observe(ok, "") for _ in range(3)] == [False] * 3
+
+
+def test_a_doubted_up_ends_with_the_latest_failure() -> None:
+    """A service that was started anew would be listed until --fall failures."""
+    health = Health(rise=1, fall=3)
+    health.observe(True, "200 OK")
+    health.doubt()
+    assert (health.up, health.reason) == (True, "200 OK")
+    health.observe(False, "connection refused")
+    assert (health.up, health.reason) == (True, "200 OK")
+    health.doubt()
+    assert (health.up, health.reason) == (False, "connection refused")
+
+
+def test_a_down_that_is_doubted_stays() -> None:
+    """`status` would lose the reason."""
+    health = Health(rise=2)
+    health.observe(False, "connection refused")
+    health.observe(True, "200 OK")
+    health.doubt()
+    assert (health.up, health.reason) == (False, "connection refused")

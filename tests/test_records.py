@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from service_monitor.records import Registration, Ticket, nonce_of
+from service_monitor.records import (
+    Registration,
+    Ticket,
+    hosts_prefix,
+    lease_prefix,
+    new_nonce,
+    nonce_of,
+)
 
 TICKET = {
     "service_id": "a",
@@ -27,10 +34,19 @@ def test_fields_of_a_later_version_are_left_aside() -> None:
     assert json.loads(ticket.to_json()) == TICKET
 
 
+@pytest.mark.parametrize("seconds", [0.001, 1, 86400.0])
+def test_a_lease_may_be_short_or_long(seconds: float) -> None:
+    """Nobody would see the ticket of a node with a short --lease-timeout."""
+    ticket = Ticket.from_json(json.dumps(TICKET | {"lease_timeout": seconds}))
+    assert ticket is not None
+    assert ticket.lease_timeout == seconds
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"state": "up"},
+        {"lease_timeout": 0},
         {"lease_timeout": float("inf")},
         {"lease_timeout": float("nan")},
         {"lease_timeout": -1},
@@ -68,10 +84,38 @@ def test_a_registration_may_have_a_port(more: dict[str, Any]) -> None:
     assert json.loads(found.to_json()) == REGISTRATION | more
 
 
+@pytest.mark.parametrize(
+    ("state", "up"), [("up", True), ("down", False), ("UP", None), ("held", None)]
+)
+def test_a_registration_is_up_or_down(state: str, up: bool | None) -> None:
+    """`status` would not show the node that is down, or `hosts` one that is not up."""
+    found = Registration.from_json(json.dumps(REGISTRATION | {"state": state}))
+    assert (found.up if found else None) is up
+
+
 @pytest.mark.parametrize("port", [0, 65536, -1, "9200", True, 1.5, [1]])
 def test_a_registration_with_an_impossible_port_is_none(port: Any) -> None:
     """`hosts` would print what nobody can connect to, or end in a traceback."""
     assert Registration.from_json(json.dumps(REGISTRATION | {"port": port})) is None
+
+
+def test_other_letters_stay_readable() -> None:
+    """`etcdctl get` would show escapes instead of a reason or of --info."""
+    found = Registration("a", "h", "up", "é", "n", {"rack": "ü"})
+    assert '"reason": "é"' in found.to_json()
+    assert '"rack": "ü"' in found.to_json()
+
+
+def test_a_label_has_one_spelling_in_the_store() -> None:
+    """Nodes with --label=ES and --label=es would form two clusters."""
+    assert (lease_prefix("eS"), hosts_prefix("eS")) == ("es/lease/", "es/hosts/")
+
+
+def test_no_two_nonces_are_the_same() -> None:
+    """A node would take another one's write for its own."""
+    nonces = [new_nonce() for _ in range(100)]
+    assert len(set(nonces)) == 100
+    assert {len(nonce) for nonce in nonces} == {16}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", "{}", "[" * 200_000])

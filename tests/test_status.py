@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from service_monitor.recipes import status
 from service_monitor.recipes.status import Row, gather, render
 from service_monitor.records import Registration, Ticket, hosts_prefix, lease_prefix
 from service_monitor.stores.base import Store
@@ -83,6 +85,34 @@ def test_who_holds_and_who_waits(store: Store) -> None:
     assert [row["slots"] for row in leases] == [1, 1, 2]
     assert all(0 <= row["age"] < 60 for row in leases)
     assert all(0 < row["seconds_left"] <= 30 for row in leases)
+
+
+def test_a_lease_in_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script would miss a field, or get a number with seventeen digits."""
+    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    token = queue(store, "es", "es-1", "held", since=since.isoformat(), slots=3)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return since + timedelta(seconds=75.2345)
+
+    monkeypatch.setattr(status, "datetime", Later)
+    monkeypatch.setattr(store, "time_left", lambda record: 164.7654)
+    assert gather(store, "es")["leases"] == [
+        {
+            "label": "es",
+            "service_id": "es-1",
+            "host": "10.0.0.1",
+            "state": "held",
+            "position": 0,
+            "since": "2026-01-02T03:04:05+00:00",
+            "age": 75.2,
+            "seconds_left": 164.8,
+            "token": token,
+            "slots": 3,
+        }
+    ]
 
 
 def test_each_label_has_its_own_queue(store: Store) -> None:

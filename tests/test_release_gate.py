@@ -1,0 +1,88 @@
+"""When the turn may pass on."""
+
+from __future__ import annotations
+
+import pytest
+
+from service_monitor.recipes import handover
+from service_monitor.recipes.handover import Turn
+from service_monitor.records import Record, Ticket
+
+
+def ticket(nonce: str, version: int, state: str = "held", created: int = 1) -> Record:
+    value = Ticket("a", "h", state, nonce, 240.0)  # type: ignore[arg-type]
+    return Record("es/lease/a", value.to_json(), created, version)
+
+
+def seen(rise: int = 1) -> Turn:
+    turn = Turn(rise)
+    assert turn.look(ticket("n", 2))
+    return turn
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize(
+    "record", [None, ticket("n", 1, "waiting")], ids=["none", "waiting"]
+)
+def test_what_is_no_lease_is_never_earned(record: Record | None) -> None:
+    """A waiter's ticket would be deleted as if it were the lease."""
+    turn = seen()
+    turn.observe(True)
+    assert turn.earned
+    assert not turn.look(record)
+    turn.observe(True)
+    assert not turn.earned
+    assert turn.seen is None
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("rise", [1, 3])
+def test_as_many_successes_in_a_row_as_rise_earn_it(rise: int) -> None:
+    """The next node would start while this one still comes and goes."""
+    turn = seen(rise)
+    for ok in [True] * (rise - 1) + [False] + [True] * (rise - 1):
+        turn.observe(ok)
+        assert not turn.earned
+    turn.observe(True)
+    assert turn.earned
+    turn.observe(False)
+    assert not turn.earned
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize(
+    "newer", [ticket("m", 3), ticket("n", 3, created=3)], ids=["nonce", "created"]
+)
+def test_a_new_acquisition_begins_anew(
+    newer: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe of the old process would free the lease of the new one."""
+    turn = seen()
+    turn.observe(True)
+    turn.given_back = True
+    monkeypatch.setattr(handover, "now", lambda: 77.0)
+    assert turn.look(newer)
+    assert not turn.earned
+    assert (turn.seen, turn.since, turn.given_back) == (newer, 77.0, False)
+
+
+@pytest.mark.promise(5)
+def test_a_renewal_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On etcd v2 a lease that `run` renews would never be released."""
+    turn, since = seen(2), 5.0
+    turn.since, turn.given_back = since, True
+    turn.observe(True)
+    renewed = ticket("n", 9)
+    monkeypatch.setattr(handover, "now", lambda: 77.0)
+    assert not turn.look(renewed)
+    assert (turn.seen, turn.since, turn.given_back) == (renewed, since, True)
+    turn.observe(True)
+    assert turn.earned
+
+
+def test_nothing_is_seen_at_first() -> None:
+    """A `watch` could free a lease that it has never looked at."""
+    turn = Turn(1)
+    turn.observe(True)
+    assert not turn.earned
+    assert (turn.since, turn.given_back) == (0.0, False)
