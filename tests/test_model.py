@@ -21,11 +21,15 @@ from hypothesis.stateful import (
 
 from integration.support.fakes import Clock, FlakyStore, StillSession, memory_store
 from service_monitor.errors import Conflict, Replaced, StoreUnavailable
-from service_monitor.recipes.lease import WAITER_TTL, Contender, Lease, Request, release
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.queue import read_queue
+from service_monitor.recipes.release import release
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Record, nonce_of
 
 LEASE = 20.0
+WAITER_TTL = TIMINGS.waiter_ttl
 NAMES = st.sampled_from("abcd")
 FAULTS = st.sampled_from([None, None, "request", "reply"])
 DELAYS = st.sampled_from([0.0, 0.0, 0.5, 3.0, 6.0, WAITER_TTL + 0.1, LEASE + 1])

@@ -25,7 +25,8 @@ from service_monitor.errors import AcquireTimeout, StoreUnavailable
 from service_monitor.net.calls import Stop
 from service_monitor.node.notify import QUEUED_FOR, Notifier
 from service_monitor.recipes.acquire import acquire
-from service_monitor.recipes.lease import Contender, Lease, Request
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 

@@ -19,7 +19,7 @@ from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
 from service_monitor.net.calls import Stop
 from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
 from service_monitor.recipes.health import Health
-from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.recipes.publisher import Publisher, Service
 from service_monitor.records import Record, Registration
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
@@ -75,7 +75,7 @@ def test_since_changes_with_the_state_alone(
     """`status` would show a service as young as its last error message."""
     times = iter("123456")
     monkeypatch.setattr(
-        "service_monitor.recipes.registry.timestamp", lambda: next(times)
+        "service_monitor.recipes.publisher.timestamp", lambda: next(times)
     )
     mine = publisher(store)
     mine.reconcile(Health(reason="connection refused"))

@@ -14,21 +14,16 @@ from service_monitor.errors import (
 )
 from service_monitor.net.calls import STOP_GRACE, Stop
 from service_monitor.recipes import queue
-from service_monitor.recipes.arrival import PATIENCE, Arrival, awaiting
-from service_monitor.recipes.lease import Contender, Lease, Request, Waiting
+from service_monitor.recipes.arrival import Arrival, awaiting
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.reporter import Reporter, Silent
-from service_monitor.recipes.trouble import FAILURES, Failure, Trouble, told
+from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.trouble import FAILURES, Failure, Trouble, failure_text
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
-
-_PACE = 0.02
-"""Seconds between two looks at the least: a wait is a hint and may return at once."""
-_LAST_LOOK = 1.0
-"""Seconds past the timeout for one last look, so that the error tells the truth."""
-_SIGN = 0.5
-"""Seconds between two looks for a sign of life of the others."""
 
 
 def acquire(
@@ -38,6 +33,7 @@ def acquire(
     stop: Stop,
     reporter: Reporter | None = None,
     arrival: Arrival | None = None,
+    timings: Timings = TIMINGS,
 ) -> Lease:
     """Take the lease when it is this service id's turn; block up to `timeout` seconds.
 
@@ -51,15 +47,17 @@ def acquire(
     the store.
     """
     deadline = now() + timeout
-    stop.limit(timeout + _LAST_LOOK)
-    diary, reporter = _Diary(request), reporter or Silent()
+    stop.limit(timeout + timings.last_look)
+    diary, reporter = _Diary(request, timings), reporter or Silent()
 
     def check() -> None:
         stop.check()
         reporter.passing()
 
-    arrival = arrival or Arrival(store, request, check=check)
-    contender = Contender(store, request, check=check, enter=arrival.enter)
+    arrival = arrival or Arrival(store, request, check=check, timings=timings)
+    contender = Contender(
+        store, request, check=check, enter=arrival.enter, timings=timings
+    )
     queued = refused = unsure = False
     try:
         stop.check()
@@ -76,16 +74,18 @@ def acquire(
                         outcome.token,
                         format_duration(outcome.end - now()),
                     )
-                    if request.stays or _settle(arrival, outcome, stop, reporter):
+                    if request.stays or _settle(
+                        arrival, outcome, stop, reporter, timings
+                    ):
                         return outcome
-                    stop.limit(max(0.0, deadline - now()) + _LAST_LOOK)
+                    stop.limit(max(0.0, deadline - now()) + timings.last_look)
                     contender.missed()
                 else:
                     diary.note(outcome)
                 over = now() >= deadline
                 if not over and isinstance(outcome, Waiting):
                     reporter.queued(diary.summary())
-                    _wait(store, outcome, deadline - now(), stop)
+                    _wait(store, outcome, deadline - now(), stop, timings)
                     diary.recovered()
             except FAILURES as error:
                 if isinstance(error, StoreRefused) and not queued:
@@ -114,12 +114,14 @@ def acquire(
         raise
 
 
-def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> bool:
+def _settle(
+    arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter, timings: Timings
+) -> bool:
     """Wait until the others that are up have shown that they live, or have lapsed.
 
     Return whether the lease is still good then. No call outlasts half of it.
     """
-    end = min(now() + PATIENCE, (now() + lease.end) / 2)
+    end = min(now() + timings.sign_of_life, (now() + lease.end) / 2)
     stop.limit(end - now())
     trouble = Trouble("trying on")
     while now() < end:
@@ -134,23 +136,26 @@ def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> b
             break
         arrival.tell(unsure)
         reporter.queued(awaiting(unsure))
-        stop.wait(max(0.0, min(_SIGN, end - now())))
+        stop.wait(max(0.0, min(timings.look_for_sign, end - now())))
         stop.check()
     return now() < lease.deadline
 
 
-def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:
+def _wait(
+    store: Store, waiting: Waiting, left: float, stop: Stop, timings: Timings
+) -> None:
     started = now()
-    patience = max(0.0, min(waiting.patience, left))
-    store.wait(waiting.obstacle, waiting.snapshot, patience, gone=waiting.gone)
-    if now() - started < _PACE:
-        stop.wait(_PACE)
+    longest = max(0.0, min(waiting.look_within, left))
+    store.wait(waiting.obstacle, waiting.snapshot, longest, gone=waiting.gone)
+    if now() - started < timings.queue_pace:
+        stop.wait(timings.queue_pace)
 
 
 class _Diary:
     """Tells the operator what the wait is about, each thing once."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, timings: Timings) -> None:
+        self._timings = timings
         self._request = request
         self._state = "the queue was never seen"
         self._conflict = False
@@ -177,14 +182,15 @@ class _Diary:
         self._failures += 1
 
     def backoff(self) -> float:
-        """Return the seconds until the next try: 0.1 doubling up to 2, with jitter."""
-        longest: float = min(2.0, 0.1 * 2 ** min(self._failures, 8))
+        """Return the seconds until the next try."""
+        first, most = self._timings.first_retry, self._timings.longest_retry
+        longest: float = min(most, first * 2 ** min(self._failures, 8))
         return random.uniform(0.5, 1.0) * longest
 
     def summary(self) -> str:
         """Say in one line how the wait goes."""
         if self._trouble.failure:
-            return f"{self._state}; {told(self._trouble.failure)}"
+            return f"{self._state}; {failure_text(self._trouble.failure)}"
         return self._state
 
     def verdict(self, timeout: float) -> AcquireTimeout:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from service_monitor.errors import IdInUse
 from service_monitor.recipes.discovery import is_joinable
 from service_monitor.recipes.identity import registered_elsewhere
+from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.queue import Entry, Queue
-from service_monitor.recipes.turn import Lease, Request, Waiting
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.records import Record, Registration, hosts_prefix
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
@@ -24,13 +25,8 @@ log = logging.getLogger(__name__)
 
 USUAL_TTL = 15.0
 """Seconds that a registration lives without a keepalive, by default."""
-PATIENCE = 18.0
-"""Seconds that a sign of life is waited for: what lives no longer has lapsed by then,
-also by a clock that shows whole seconds."""
 _NOISE = 2.5
 """Seconds by which a store may be wrong about how long a record has left."""
-_LOOK = 5.0
-"""Seconds between two looks whether another host's registration has gone."""
 
 
 class Arrival:
@@ -42,7 +38,9 @@ class Arrival:
         request: Request,
         ttl: float = USUAL_TTL,
         check: Callable[[], None] = lambda: None,
+        timings: Timings = TIMINGS,
     ) -> None:
+        self._timings = timings
         self._store = store
         self._request = request
         self._overdue = min(ttl, USUAL_TTL) * 2 / 3 - _NOISE
@@ -73,7 +71,9 @@ class Arrival:
             if request.lives_elsewhere(found.host):
                 why = registered_elsewhere(found)
                 key = record.key
-                return Waiting(queue, 0, snapshot, key, True, _LOOK, why)
+                return Waiting(
+                    queue, 0, snapshot, key, True, self._timings.look_hosts, why
+                )
             self._killed = True
             if found.up:
                 self._store.delete(record)
@@ -90,11 +90,13 @@ class Arrival:
 
         None once each has gone or shown that it lives: written or renewed since this
         start began; with no earlier life of our own, not overdue. So it ends within
-        `PATIENCE`, and before half of the lease is used up. Raises `StoreError`; and
-        `IdInUse` if the service id came up on another host since.
+        `sign_of_life` seconds, and before half of the lease is used up. Raises
+        `StoreError`; and `IdInUse` if the service id came up on another host since.
         """
         if self._limit is None:
-            self._limit = min(self._since + PATIENCE, (now() + lease.end) / 2)
+            self._limit = min(
+                self._since + self._timings.sign_of_life, (now() + lease.end) / 2
+            )
         request, hosts = self._request, []
         for record in self._store.list(hosts_prefix(request.label)).records:
             found = Registration.from_json(record.value)
@@ -125,7 +127,7 @@ class Arrival:
 
     def _lives(self, record: Record) -> bool:
         key = record.key
-        if now() >= self._since + PATIENCE:
+        if now() >= self._since + self._timings.sign_of_life:
             return True
         written = self._old.get(key) != (record.created, record.version)
         if written or key in self._alive or key == self._request.hosts_key:
@@ -135,7 +137,7 @@ class Arrival:
         end = now() + left
         fine = not self._killed and key not in self._ends and left >= self._overdue
         renewed = end - self._ends.setdefault(key, end) > _NOISE
-        if fine or renewed or left > PATIENCE:
+        if fine or renewed or left > self._timings.sign_of_life:
             self._alive.add(key)
         return key in self._alive
 

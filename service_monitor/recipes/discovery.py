@@ -12,6 +12,7 @@ from service_monitor.errors import (
 )
 from service_monitor.net.addresses import is_host, is_nowhere, with_port
 from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
 from service_monitor.records import (
     Record,
@@ -22,11 +23,6 @@ from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
-
-_LOOK = 5.0
-"""Seconds between two looks while waiting for hosts, if no change wakes us before."""
-
-_PACE = 0.05
 
 
 def registrations(
@@ -81,6 +77,7 @@ def wait_for_hosts(
     timeout: float,
     stop: Stop,
     port: int | None = None,
+    timings: Timings = TIMINGS,
 ) -> list[str]:
     """Block until that many hosts are up; return all that are, as `up_hosts` does.
 
@@ -104,7 +101,7 @@ def wait_for_hosts(
             if len(hosts) >= at_least:
                 return hosts
             if not over:
-                left = max(0.0, min(_LOOK, deadline - now()))
+                left = max(0.0, min(timings.look_hosts, deadline - now()))
                 store.wait(hosts_prefix(label), snapshot, left)
             trouble.over()
         except FAILURES as error:
@@ -113,7 +110,7 @@ def wait_for_hosts(
             trouble.met(error)
             failure = error
             if not over:
-                stop.wait(min(1.0, max(0.0, deadline - now())))
+                stop.wait(min(timings.store_retry, max(0.0, deadline - now())))
         stop.check()
         if over:
             if failure is not None:
@@ -123,4 +120,4 @@ def wait_for_hosts(
                 f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"
             )
         # A wait is a hint and may return at once: never spin.
-        stop.wait(min(_PACE, max(0.0, deadline - now())))
+        stop.wait(min(timings.pace, max(0.0, deadline - now())))

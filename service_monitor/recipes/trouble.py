@@ -13,7 +13,7 @@ FAILURES = StoreError, LocalLack
 """What may pass while one waits; for an `except`."""
 
 
-def told(error: Failure) -> str:
+def failure_text(error: Failure) -> str:
     """Say whose failure it is."""
     if isinstance(error, LocalLack):
         return str(error)
