@@ -15,7 +15,6 @@ LONGEST = 250
 STILL_LONGER = {
     "node/runner.py": 271,
     "node/watcher.py": 318,
-    "recipes/contender.py": 310,
     "stores/dynamodb/aws.py": 383,
     "stores/dynamodb/store.py": 394,
     "stores/etcd/gateway.py": 260,

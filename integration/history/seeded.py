@@ -22,6 +22,7 @@ from service_monitor.recipes import acquire, contender, discovery, lease, publis
 from service_monitor.recipes.queue import Queue, read_queue
 from service_monitor.recipes.release_gate import ReleaseGate
 from service_monitor.recipes.session import Session
+from service_monitor.recipes.ticket import TicketLife
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 
@@ -66,14 +67,14 @@ def order_by_name() -> None:
 def no_keepalive() -> None:
     """A waiting ticket is never renewed."""
 
-    real = contender.Contender._keep_alive
+    real = TicketLife.keep_alive
 
     def keep_alive(self: Any, record: Record) -> Session:
         session = real(self, record)
         _set(session, "_vouch", lambda: False)
         return session
 
-    _set(contender.Contender, "_keep_alive", keep_alive)
+    _set(TicketLife, "keep_alive", keep_alive)
 
 
 @_bug("released")
@@ -134,7 +135,7 @@ def release_before_up() -> None:
 @_bug("clean_exit")
 def ticket_left_behind() -> None:
     """SIGTERM ends a waiter without taking its ticket back."""
-    _set(contender.Contender, "leave", lambda self: self._end_session())
+    _set(TicketLife, "take_back", TicketLife.let_be)
 
 
 @_bug("clean_exit")
@@ -156,7 +157,7 @@ def deadline_from_reply() -> None:
     def won(self: Any, record: Record, *_: float) -> lease.Lease:
         return lease.Lease(record, self._clock() + self._request.lease_timeout)
 
-    _set(contender.Contender, "_won", won)
+    _set(TicketLife, "_won", won)
 
 
 @_bug("wakeup")

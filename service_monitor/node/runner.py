@@ -27,7 +27,7 @@ from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.arrival import Arrival, awaiting
 from service_monitor.recipes.discovery import up_hosts
 from service_monitor.recipes.lease import Lease, Request
-from service_monitor.recipes.session import remove_own
+from service_monitor.recipes.release import remove_own
 from service_monitor.recipes.trouble import FAILURES, Trouble, failure_text
 from service_monitor.records import hosts_prefix, nonce_of
 from service_monitor.stores.base import Store

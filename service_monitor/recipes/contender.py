@@ -3,40 +3,28 @@
 Rules:
 1. A ticket's place is its index among the live tickets of its label, by `created`. It
    only moves forward, so a place seen once is good for as long as the ticket lives.
-2. Whoever finds its place below `slots` turns its ticket into the lease, by a write
+2. A contender whose place is below `slots` turns its ticket into the lease, by a write
    that succeeds only while that very ticket is still there, unchanged.
 3. That write's version is the fencing token. The holder counts its deadline from before
    the request, the store from after it: the holder's always ends first. Where it is in
-   doubt which write came through, the store's own count is asked for.
+   doubt which of two writes came through, the store is asked how long the lease lasts.
 4. After any doubt (a lost reply, a pause, an outage) the list decides, by the nonce.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from contextlib import suppress
 
-from service_monitor.errors import (
-    Conflict,
-    KeyExists,
-    RecordGone,
-    Replaced,
-    StoreUnavailable,
-)
+from service_monitor.errors import Replaced
 from service_monitor.recipes.identity import queued_elsewhere
 from service_monitor.recipes.lease import Lease, Request, Waiting
-from service_monitor.recipes.queue import Entry, Queue, read_queue, tell_strangers
-from service_monitor.recipes.session import TRIES, Session, remove_own
+from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
+from service_monitor.recipes.retry import look_again
+from service_monitor.recipes.session import Session
+from service_monitor.recipes.ticket import TicketLife
 from service_monitor.recipes.timings import TIMINGS, Timings
-from service_monitor.records import (
-    Record,
-    Snapshot,
-    Ticket,
-    lease_prefix,
-    new_nonce,
-)
+from service_monitor.records import Record, Snapshot, lease_prefix, new_nonce
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
@@ -48,6 +36,10 @@ class Contender:
 
     Nothing here sleeps or waits for others; `acquire` does. So a test can interleave
     the steps of many.
+
+    `session` makes what keeps a waiting ticket alive. `check` is called between a look
+    and what is written because of it: it raises where nothing more is to be written.
+    `enter` is asked before a ticket is written and returns what forbids that.
     """
 
     def __init__(
@@ -60,21 +52,19 @@ class Contender:
         enter: Callable[[Entry | None, Queue], Waiting | None] = lambda *_: None,
         timings: Timings = TIMINGS,
     ) -> None:
-        self._timings = timings
         self._store = store
         self._request = request
         self._clock = clock
         self._new_session = session
-        self._check = check  # raises where nothing more is to be written
-        self._enter = enter  # says what forbids to queue
+        self._check = check
+        self._enter = enter
+        self._timings = timings
+        # One for all lives: a write whose reply was lost may show up in a later one.
         self._nonce = new_nonce()
-        self._session: Session | None = None
-        self._joined = False  # a ticket of ours may be in the store
-        self._tried = False  # and may have become the lease
-        self._until = -math.inf  # and that be renewed up to then
-        self._warned = False
+        self._life: TicketLife | None = None
+        """What may be in the store of ours; None if that is nothing."""
+        self._warned_of_slots = False
         self._strangers: set[str] = set()
-        self._leaving = False  # what we missed is still to be given back
 
     def step(self) -> Lease | Waiting:
         """Look where we stand, and take the lease if it is our turn.
@@ -82,112 +72,131 @@ class Contender:
         Raises `StoreError`: try again, the place is kept as long as the ticket lives;
         and `Replaced` if another process of the same service id took the ticket over.
         """
-        for _ in range(TRIES):
-            # Changed under our eyes, by others or by us: look again.
-            with suppress(Conflict, RecordGone):
-                if self._leaving:
-                    self.leave()
-                outcome = self._look()
-                if isinstance(outcome, Lease) and outcome.deadline <= self._clock():
-                    self.missed()
-                elif outcome is not None:
-                    if isinstance(outcome, Lease):
-                        self._end_session()  # it lives on without us
-                    return outcome
-        raise StoreUnavailable(f"{self._request.key} changes between any two looks")
+        return look_again(self._try, self._request.key)
 
     @property
     def lapses_within(self) -> float:
         """Return the seconds after which what we wrote is gone at the latest."""
-        return self._request.ttl if self._tried else self._timings.waiter_ttl
+        return self._life.lapses_within if self._life else self._timings.waiter_ttl
+
+    def missed(self) -> None:
+        """Give back a lease that ended before it could be used; `step` queues again.
+
+        Raises `StoreError`: then the next `step` gives it back first.
+        """
+        whole = self._request.ttl == self._request.lease_timeout
+        log.warning(
+            "label %s: the lease expired before it could be used (was this process "
+            "paused or cut off for more than %s?): queueing again, at the end",
+            self._request.label,
+            ("--lease-timeout " if whole else "") + format_duration(self._request.ttl),
+        )
+        self._current_life().missed = True
+        self.leave()
 
     def leave(self) -> None:
         """Take back the ticket or lease, also one whose write was never confirmed.
 
-        Raises `StoreError`.
+        Asks the store nothing if none was ever sent. Raises `StoreError`: then it may
+        be called again.
         """
-        self._end_session()
-        if self._joined:
-            remove_own(self._store, self._request.key, self._nonce)
-        self._leaving = False
+        if self._life is not None:
+            self._life.take_back()
+        self._life = None
+
+    def _try(self) -> Lease | Waiting | None:
+        """Look and act once; None where it is to be looked again."""
+        if self._life is not None and self._life.missed:
+            self.leave()
+        outcome = self._look()
+        if isinstance(outcome, Lease):
+            if outcome.deadline <= self._clock():
+                self.missed()
+                return None
+            self._current_life().let_be()  # the lease lives on without us
+        return outcome
 
     def _look(self) -> Lease | Waiting | None:
         """Do what the list asks for; None if that was to enter the queue."""
         snapshot = self._store.list(lease_prefix(self._request.label))
         self._check()
         queue = read_queue(snapshot)
-        tell_strangers(queue, self._strangers)
+        warn_of_strangers(queue, self._strangers)
         found = queue.find(self._request.key)
         if found is None or found[1].ticket.nonce != self._nonce:
-            mine = found and found[1]
-            return self._blocked(mine, queue, snapshot) or self._join(mine, queue)
+            earlier = found and found[1]
+            blocked = self._blocked(earlier, queue, snapshot)
+            return blocked or self._join(earlier, queue)
         index, mine = found
+        life = self._current_life()
         self._compare_slots(queue)
         if mine.ticket.held:
-            return self._learned(mine.record)  # the reply to our write was lost
-        session = self._session
-        if session is None or not session.keeps(mine.record):
-            session = self._keep_alive(mine.record)
+            return life.learn(mine.record)  # the reply to our write was lost
+        life.keep_alive(mine.record)
         if index >= queue.slots:
             return self._behind(queue, index, snapshot)
-        return self._take(session, mine.record)
+        return life.take(mine.record)
+
+    def _current_life(self) -> TicketLife:
+        if self._life is None:
+            self._life = TicketLife(
+                self._store,
+                self._request,
+                self._nonce,
+                self._timings.waiter_ttl,
+                self._clock,
+                self._new_session,
+            )
+        return self._life
 
     def _blocked(
-        self, mine: Entry | None, queue: Queue, snapshot: Snapshot
+        self, earlier: Entry | None, queue: Queue, snapshot: Snapshot
     ) -> Waiting | None:
         """Return what forbids to queue: this service id lives on another host."""
-        if mine is None or not self._request.queues_elsewhere(mine.ticket.host):
-            return self._enter(mine, queue)
-        if self._session is not None:
-            self._lost(None)
-        why = queued_elsewhere(mine.ticket, self._timings.waiter_ttl)
+        if earlier is None or not self._request.queues_elsewhere(earlier.ticket.host):
+            return self._enter(earlier, queue)
+        if self._life is not None and self._life.was_seen:
+            self._lost(self._life, None)
         return Waiting(
-            queue, 0, snapshot, mine.record.key, True, self._timings.look_later, why
+            queue,
+            0,
+            snapshot,
+            obstacle=earlier.record.key,
+            gone=True,
+            look_within=self._timings.look_later,
+            conflict=queued_elsewhere(earlier.ticket, self._timings.waiter_ttl),
         )
 
-    def _join(self, mine: Entry | None, queue: Queue) -> Lease | None:
+    def _join(self, earlier: Entry | None, queue: Queue) -> Lease | None:
         """Enter the queue, with a new ticket or in the place of an earlier run."""
-        if self._session is not None:
-            self._lost(mine)
-        self._joined = True
-        if mine is not None and mine.ticket.held:
+        if self._life is not None and self._life.was_seen:
+            self._lost(self._life, earlier)
+        life = self._current_life()
+        if earlier is not None and earlier.ticket.held:
             if not (self._request.stays and queue.waiters):
-                return self._take_again(mine, queue)
+                # It is made longer only while nobody else waits.
+                return life.take_again(earlier.record, longer=not queue.waiters)
             # It may not be made longer, and what it has left is not enough to boot.
             log.info("others wait: giving back what was left of a lease, queueing anew")
-            self._store.delete(mine.record)
-            mine = None
-        value = self._ticket("waiting")
-        if mine is not None:
-            record = self._store.update(mine.record, value, self._timings.waiter_ttl)
-        else:
-            try:
-                record = self._store.create(
-                    self._request.key, value, self._timings.waiter_ttl
-                )
-            except KeyExists as error:
-                if Ticket.from_json(error.record.value) is not None:
-                    return None  # ours, its reply lost; or just now another's
-                record = self._store.update(
-                    error.record, value, self._timings.waiter_ttl
-                )
-        self._keep_alive(record)
+            self._store.delete(earlier.record)
+            earlier = None
+        life.enter(earlier.record if earlier else None)
         return None
 
     def _compare_slots(self, queue: Queue) -> None:
-        if queue.slots_differ and not self._warned:
+        if queue.slots_differ and not self._warned_of_slots:
             listed = (f"{e.ticket.service_id} {e.ticket.slots}" for e in queue.entries)
             log.warning(
                 "label %s: --slots differ, the smallest counts: %s",
                 self._request.label,
                 ", ".join(listed),
             )
-        self._warned = queue.slots_differ
+        self._warned_of_slots = queue.slots_differ
 
-    def _lost(self, other: Entry | None) -> None:
-        """Say that our ticket is gone; raise `Replaced` if another process has it."""
-        self._end_session()
-        self._tried, self._until = False, -math.inf
+    def _lost(self, life: TicketLife, other: Entry | None) -> None:
+        """End a life whose ticket is gone; raise `Replaced` if it is another's now."""
+        life.let_be()
+        self._life = None
         if other is not None:
             raise Replaced(
                 f"another acquire-lease for service id {self._request.service_id!r} on "
@@ -201,69 +210,18 @@ class Contender:
             format_duration(self._timings.waiter_ttl),
         )
 
-    def missed(self) -> None:
-        """Give back a lease that ended before it could be used; `step` queues again.
-
-        Raises `StoreError`.
-        """
-        whole = self._request.ttl == self._request.lease_timeout
-        log.warning(
-            "label %s: the lease expired before it could be used (was this process "
-            "paused or cut off for more than %s?): queueing again, at the end",
-            self._request.label,
-            ("--lease-timeout " if whole else "") + format_duration(self._request.ttl),
-        )
-        self._tried, self._until, self._leaving = False, -math.inf, True
-        self.leave()
-
-    def _take(self, session: Session, record: Record) -> Lease:
-        repeated = self._tried
-        asked = self._trying(renewable=True)
-        record = session.update(record, self._ticket("held"), self._request.ttl)
-        # An earlier try may be the one that came through: then the store's time counts.
-        return self._learned(record) if repeated else self._won(record, asked)
-
-    def _take_again(self, mine: Entry, queue: Queue) -> Lease:
-        """Renew our own lease; it is made longer only while nobody else waits."""
-        longer = not queue.waiters
-        asked = self._trying(renewable=longer)
-        ttl = self._request.ttl if longer else None
-        record = self._store.update(mine.record, self._ticket("held"), ttl)
-        if longer:
-            return self._won(record, asked)
-        lease = self._learned(record)
-        left = format_duration(lease.deadline - self._clock())
-        log.info("others wait: this lease still ends in %s", left)
-        return lease
-
-    def _trying(self, *, renewable: bool) -> float:
-        """Note the first try to take the lease, which is what its limit counts from."""
-        asked = self._clock()
-        if not self._tried and renewable and self._request.stays:
-            self._until = asked + self._request.lease_timeout
-        self._tried = True
-        return asked
-
-    def _won(self, record: Record, asked: float) -> Lease:
-        return Lease(record, asked + self._request.ttl, self._until)
-
-    def _learned(self, record: Record) -> Lease:
-        """Return the lease that the store says is ours, for as long as it says."""
-        asked = self._clock()
-        return Lease(record, asked + self._store.time_left(record), self._until)
-
     def _behind(self, queue: Queue, index: int, snapshot: Snapshot) -> Waiting:
-        position = queue.position(self._request.key)
+        position, timings = queue.position(self._request.key), self._timings
         is_next = index == queue.slots
         if is_next:
             self._store.prepare(self._request.ttl)
-        # With several slots the next in line waits for whichever holder goes first, and
-        # who is behind it becomes the next also by its being granted.
+        # With several slots the next in line waits for the first of the holders to go;
+        # the one behind it becomes the next also when that one is granted the lease.
         several = queue.slots > 1
-        # But that one may be paused or dead: so whoever the next `slots` releases may
-        # concern looks often.
+        # But the one ahead may be paused or dead: so all look often whom the next
+        # `slots` releases may concern.
         is_near = index < 2 * queue.slots
-        prefix, timings = lease_prefix(self._request.label), self._timings
+        prefix = lease_prefix(self._request.label)
         ahead = queue.entries[index - 1].record.key
         return Waiting(
             queue,
@@ -273,24 +231,3 @@ class Contender:
             gone=is_next or not several,
             look_within=timings.look_next if is_near else timings.look_later,
         )
-
-    def _ticket(self, state: str) -> str:
-        request = self._request
-        return Ticket(
-            service_id=request.service_id,
-            host=request.host,
-            state="held" if state == "held" else "waiting",
-            nonce=self._nonce,
-            lease_timeout=request.lease_timeout,
-            slots=request.slots,
-        ).to_json()
-
-    def _keep_alive(self, record: Record) -> Session:
-        self._end_session()
-        self._session = self._new_session(self._store, record, self._timings.waiter_ttl)
-        return self._session
-
-    def _end_session(self) -> None:
-        if self._session is not None:
-            self._session.end()
-        self._session = None

@@ -16,7 +16,8 @@ from service_monitor.errors import (
 )
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import registered_elsewhere, same_host
-from service_monitor.recipes.session import Session, remove_own
+from service_monitor.recipes.release import remove_own
+from service_monitor.recipes.session import Session
 from service_monitor.recipes.trouble import FAILURES
 from service_monitor.records import (
     Record,

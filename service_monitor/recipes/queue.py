@@ -70,13 +70,16 @@ def read_queue(snapshot: Snapshot) -> Queue:
     return Queue(tuple(entries), tuple(strangers))
 
 
-def tell_strangers(queue: Queue, told: set[str]) -> None:
-    """Warn of what is no ticket, unless it was `told` at the look before."""
+def warn_of_strangers(queue: Queue, warned: set[str]) -> None:
+    """Warn of keys that hold no ticket, but for those in `warned`: of the last look.
+
+    `warned` becomes what this look found.
+    """
     for key in queue.strangers:
-        if key not in told:
+        if key not in warned:
             log.warning("%s is not a ticket: left aside", key)
-    told.clear()
-    told.update(queue.strangers)
+    warned.clear()
+    warned.update(queue.strangers)
 
 
 def describe(queue: Queue, key: str) -> str:

@@ -1,10 +1,10 @@
-"""Give a lease back by hand: whoever holds it, or one acquisition."""
+"""Take back what is in the store: a lease by hand, or a record of our own."""
 
 from __future__ import annotations
 
-from service_monitor.errors import Conflict, HeldByAnother, StoreUnavailable
-from service_monitor.recipes.session import TRIES
-from service_monitor.records import Ticket, lease_prefix
+from service_monitor.errors import Conflict, HeldByAnother
+from service_monitor.recipes.retry import TRIES, look_again
+from service_monitor.records import Ticket, lease_prefix, nonce_of
 from service_monitor.stores.base import Store
 
 
@@ -19,11 +19,12 @@ def release(
     """Give this service id's lease back; return whether there was one.
 
     With a token only that very acquisition. A ticket that still waits belongs to a
-    living `acquire-lease` and stays; `force` removes whatever there is. Raises
-    `HeldByAnother` and `StoreError`.
+    living `acquire-lease` and stays; `force` removes whatever there is. Blocks for a
+    few calls to the store. Raises `HeldByAnother` and `StoreError`.
     """
     key = lease_prefix(label) + service_id
-    for _ in range(TRIES):
+
+    def attempt() -> bool:
         records = store.list(key).records
         if not records:
             return False
@@ -39,10 +40,27 @@ def release(
             store.delete(records[0])
         except Conflict as error:
             if force:
-                continue
+                raise  # look again
             raise HeldByAnother(
                 f"label {label}: {service_id} acquired the lease anew meanwhile (token "
                 f"{error.record.version}): that one is not released"
             ) from error
         return True
-    raise StoreUnavailable(f"{key} changes between any two looks")
+
+    return look_again(attempt, key)
+
+
+def remove_own(store: Store, key: str, nonce: str, tries: int = TRIES) -> bool:
+    """Delete the record under `key` if its nonce is ours; return whether it was there.
+
+    Blocks for a few calls to the store. Raises `StoreError`.
+    """
+
+    def attempt() -> bool:
+        records = store.list(key).records
+        if not records or nonce_of(records[0].value) != nonce:
+            return False
+        store.delete(records[0])  # a conflict: a renewal of ours was still on its way
+        return True
+
+    return look_again(attempt, key, tries)

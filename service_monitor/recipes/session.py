@@ -12,17 +12,14 @@ from service_monitor.errors import (
     RecordGone,
     Stopped,
     StoreError,
-    StoreUnavailable,
 )
 from service_monitor.net.lacks import start_thread
-from service_monitor.records import Record, nonce_of
+from service_monitor.records import Record
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 RENEWALS = 3
 """Keepalives in one ttl, so that two in a row may fail: etcd's own client does so."""
-TRIES = 4
-"""Looks at a record that changes under our eyes before it counts as trouble."""
 
 
 class Session:
@@ -109,20 +106,3 @@ class Session:
                 self.trouble = str(error)
                 # Hurry: the ttl is running.
                 failed, pause = self._may_live, period / RENEWALS
-
-
-def remove_own(store: Store, key: str, nonce: str, tries: int = TRIES) -> bool:
-    """Delete the record under `key` if its nonce is ours; return whether it was there.
-
-    Raises `StoreError`.
-    """
-    for _ in range(tries):
-        records = store.list(key).records
-        if not records or nonce_of(records[0].value) != nonce:
-            return False
-        try:
-            store.delete(records[0])
-        except Conflict:  # a renewal of ours was still on its way
-            continue
-        return True
-    raise StoreUnavailable(f"{key} changes between any two looks")

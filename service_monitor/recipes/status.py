@@ -7,7 +7,7 @@ from typing import Any
 
 from service_monitor.net.addresses import is_host, with_port
 from service_monitor.recipes.discovery import natural, registrations
-from service_monitor.recipes.queue import Entry, Queue, read_queue, tell_strangers
+from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 from service_monitor.text import printable
@@ -41,7 +41,7 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
     leases: list[Row] = []
     for name in sorted(tickets):
         queue = read_queue(Snapshot(tuple(tickets[name])))
-        tell_strangers(queue, set())
+        warn_of_strangers(queue, set())
         entries = queue.holders + queue.waiters
         leases += [_lease_row(store, name, queue, entry) for entry in entries]
     return {"services": services, "leases": leases}
