@@ -7,7 +7,7 @@ import pytest
 from integration.support.contenders import Node, tickets
 from integration.support.fakes import Clock, FlakyStore
 from service_monitor.errors import HeldByAnother, StoreUnavailable
-from service_monitor.recipes.lease import release
+from service_monitor.recipes.release import release
 from service_monitor.stores.sqlite.store import SqliteStore
 
 

@@ -20,7 +20,7 @@ from service_monitor.errors import Replaced
 from service_monitor.recipes.identity import queued_elsewhere
 from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
-from service_monitor.recipes.retry import look_again
+from service_monitor.recipes.retry import Changed, look_again
 from service_monitor.recipes.session import Session
 from service_monitor.recipes.ticket import TicketLife
 from service_monitor.recipes.timings import TIMINGS, Timings
@@ -104,15 +104,17 @@ class Contender:
             self._life.take_back()
         self._life = None
 
-    def _try(self) -> Lease | Waiting | None:
-        """Look and act once; None where it is to be looked again."""
+    def _try(self) -> Lease | Waiting:
+        """Look and act once; raise `Changed` where that calls for another look."""
         if self._life is not None and self._life.missed:
             self.leave()
         outcome = self._look()
+        if outcome is None:
+            raise Changed
         if isinstance(outcome, Lease):
             if outcome.deadline <= self._clock():
                 self.missed()
-                return None
+                raise Changed
             self._current_life().let_be()  # the lease lives on without us
         return outcome
 

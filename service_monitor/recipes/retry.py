@@ -14,16 +14,17 @@ TRIES = 4
 """Looks at a record that changes each time before it counts as trouble."""
 
 
-def look_again(attempt: Callable[[], T | None], key: str, tries: int = TRIES) -> T:
-    """Repeat an attempt, a look and a write, until it returns something.
+class Changed(Exception):
+    """What was looked at is no longer so: look again."""
 
-    None, `Conflict` and `RecordGone` mean that the record under `key` changed in
-    between. Raises `StoreUnavailable` after so many `tries`, and what else the attempt
-    raises.
+
+def look_again(attempt: Callable[[], T], key: str, tries: int = TRIES) -> T:
+    """Repeat an attempt, a look and a write, until nothing changed in between.
+
+    It says so by `Changed`, `Conflict` or `RecordGone`. Raises `StoreUnavailable` after
+    so many `tries`, and what else the attempt raises.
     """
     for _ in range(tries):
-        with suppress(Conflict, RecordGone):
-            outcome = attempt()
-            if outcome is not None:
-                return outcome
+        with suppress(Changed, Conflict, RecordGone):
+            return attempt()
     raise StoreUnavailable(f"{key} changes between any two looks")
