@@ -6,7 +6,7 @@ import json
 import math
 import re
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from service_monitor.timing import timestamp
@@ -45,19 +45,28 @@ def new_nonce() -> str:
 
 def nonce_of(value: str) -> str | None:
     """Return the nonce inside a record's value, None if it has none."""
+    nonce = _json_object(value).get("nonce")
+    return nonce if isinstance(nonce, str) else None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object; an empty one for anything else, as others may write."""
     try:
-        return str(json.loads(value)["nonce"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # no JSON, or too deep a nesting
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
+@dataclass(frozen=True)
 class _Json:
     """A frozen dataclass kept as a JSON object with stable field names."""
 
     def to_json(self) -> str:
         """Write what there is; a field that is None is left out."""
-        fields = asdict(self)  # type: ignore[call-overload]
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {
+            name: value for name, value in asdict(self).items() if value is not None
+        }
         return json.dumps(given, ensure_ascii=False)
 
     @classmethod
@@ -66,16 +75,20 @@ class _Json:
 
         Unknown fields are left aside.
         """
-        try:
-            value = json.loads(text)
-            known = {k: v for k, v in value.items() if k in cls.__annotations__}
-            record = cls(**known)
-            return record if record._valid() else None
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        value, known = _json_object(text), fields(cls)
+        if any(each.name not in value for each in known if _is_required(each)):
             return None
+        given = {each.name: value[each.name] for each in known if each.name in value}
+        record = cls(**given)
+        return record if record._valid() else None
 
     def _valid(self) -> bool:
+        """Tell whether each field has a value that it can have."""
         raise NotImplementedError
+
+
+def _is_required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
 
 
 @dataclass(frozen=True)

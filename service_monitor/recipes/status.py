@@ -64,11 +64,14 @@ def _lease_row(store: Store, label: str, queue: Queue, entry: Entry) -> Row:
 
 
 def _age(since: str) -> float | None:
+    """Return the seconds since then by this wall clock; None for what is no time."""
     try:
         then = datetime.fromisoformat(since)
-        return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
-    except (ValueError, TypeError):
+    except ValueError:
         return None
+    if then.tzinfo is None:
+        return None
+    return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
 
 
 def render(status: dict[str, list[Row]]) -> str:
