@@ -1,4 +1,4 @@
-"""What is asked for and what comes of it: a request, a lease, a wait."""
+"""The lease as values: what is asked for, what was granted, what to wait for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ store that restarts, and for a dead machine not to hold up the others for long."
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to start, until `deadline` on this process's clock.
+    """The right to start, until `deadline` on this process's clock (`timing.now`).
 
     A holder that stays may renew it, up to `until` if that is later.
     """
@@ -32,7 +32,7 @@ class Lease:
 
     @property
     def end(self) -> float:
-        """Return when it is over, however often it is renewed."""
+        """Return when it is over, however often it is renewed: on the same clock."""
         return max(self.deadline, self.until)
 
 
@@ -40,7 +40,11 @@ class Lease:
 class Waiting:
     """Not yet: the queue as seen, and what to wait for before looking again.
 
-    With a `conflict` it is not in the queue: that says who has its service id.
+    Wait until something under the prefix `obstacle` has changed since the `snapshot`,
+    with `gone` until one of its records went, and at most `look_within` seconds.
+
+    A `conflict` says which other host has the service id: then it is not in the queue,
+    and its `position` is 0.
     """
 
     queue: Queue
@@ -56,10 +60,10 @@ class Waiting:
 class Request:
     """What is asked for: a lease on `label` for `service_id`.
 
-    A holder that `stays` renews it, so it need not outlive that one for long. `known`
-    says that `host` names this machine in the queue, `published` that it is also what
-    its service is registered as: only then can it be told whether a ticket, or a
-    registration, is another machine's.
+    It lasts `lease_timeout` seconds at most. A holder that `stays` renews it, so it
+    need not outlive its holder for long. `known` says that `host` names this machine in
+    the queue: then the ticket of another machine is told by its host. `published` says
+    that the service is registered as this host, too: then so is a registration.
     """
 
     label: str
@@ -73,6 +77,7 @@ class Request:
 
     @property
     def key(self) -> str:
+        """Return the key of its ticket."""
         return lease_prefix(self.label) + self.service_id
 
     @property
