@@ -16,13 +16,14 @@ from typing import Any
 
 from integration.history.launcher import set_waiter_ttl
 from service_monitor.errors import Conflict, RecordGone
-from service_monitor.net.calls import Stop
+from service_monitor.net.stop import Stop
 from service_monitor.node import watcher
 from service_monitor.recipes import acquire, contender, discovery, lease, publisher
 from service_monitor.recipes.queue import Queue, read_queue
 from service_monitor.recipes.release_gate import ReleaseGate
 from service_monitor.recipes.session import Session
 from service_monitor.recipes.ticket import TicketLife
+from service_monitor.recipes.timings import Timings
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 
@@ -164,7 +165,9 @@ def deadline_from_reply() -> None:
 def lost_wakeup() -> None:
     """A waiter does not wake when its turn comes, it looks again some time later."""
 
-    def sleep(store: Store, waiting: lease.Waiting, left: float, stop: Stop) -> None:
+    def sleep(
+        store: Store, waiting: lease.Waiting, left: float, stop: Stop, _: Timings
+    ) -> None:
         stop.wait(min(2.5, left))
 
     _set(acquire, "_wait", sleep)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from service_monitor.errors import Replaced
+from service_monitor.errors import Replaced, StoreRefused
 from service_monitor.recipes.identity import queued_elsewhere
 from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
@@ -173,7 +173,17 @@ class Contender:
         """Enter the queue, with a new ticket or in the place of an earlier run."""
         if self._life is not None and self._life.was_seen:
             self._lost(self._life, earlier)
-        life = self._current_life()
+        is_new, life = self._life is None, self._current_life()
+        try:
+            return self._write(life, earlier, queue)
+        except StoreRefused:
+            if is_new:  # so nothing of ours was written
+                self._life = None
+            raise
+
+    def _write(
+        self, life: TicketLife, earlier: Entry | None, queue: Queue
+    ) -> Lease | None:
         if earlier is not None and earlier.ticket.held:
             if not (self._request.stays and queue.waiters):
                 # It is made longer only while nobody else waits.

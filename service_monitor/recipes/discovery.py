@@ -6,14 +6,12 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 
-from service_monitor.errors import (
-    StoreRefused,
-    WaitTimeout,
-)
+from service_monitor.errors import WaitTimeout
 from service_monitor.net.addresses import is_host, is_nowhere, with_port
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
+from service_monitor.net.stop import Stop
 from service_monitor.recipes.timings import TIMINGS, Timings
-from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
+from service_monitor.recipes.trouble import FAILURES, Trouble
 from service_monitor.records import (
     Record,
     Registration,
@@ -75,7 +73,7 @@ def wait_for_hosts(
     label: str,
     at_least: int,
     timeout: float,
-    stop: Stop,
+    bounds: Bounds,
     port: int | None = None,
     timings: Timings = TIMINGS,
 ) -> list[str]:
@@ -86,17 +84,28 @@ def wait_for_hosts(
     was the trouble then, and `Stopped`; and `StoreRefused` at once from a store that
     never served us.
     """
+    with bounds.within(timeout + STOP_GRACE):
+        return _until_up(store, label, at_least, timeout, bounds.stop, port, timings)
+
+
+def _until_up(
+    store: Store,
+    label: str,
+    at_least: int,
+    timeout: float,
+    stop: Stop,
+    port: int | None,
+    timings: Timings,
+) -> list[str]:
     deadline = now() + timeout
-    stop.limit(timeout + STOP_GRACE)
-    trouble, served = Trouble("trying on"), False
+    trouble = Trouble("trying on", timings, refusal_ends=True)
     warned: set[str] = set()
     while True:
         hosts: list[str] = []
-        failure: Failure | None = None
         over = now() >= deadline
         try:
             snapshot = store.list(hosts_prefix(label))
-            served = True
+            trouble.served()
             hosts = up_hosts(snapshot.records, port, warned)
             if len(hosts) >= at_least:
                 return hosts
@@ -105,16 +114,13 @@ def wait_for_hosts(
                 store.wait(hosts_prefix(label), snapshot, left)
             trouble.over()
         except FAILURES as error:
-            if isinstance(error, StoreRefused) and not served:
-                raise
             trouble.met(error)
-            failure = error
             if not over:
-                stop.wait(min(timings.store_retry, max(0.0, deadline - now())))
+                stop.wait(min(trouble.pause(), max(0.0, deadline - now())))
         stop.check()
         if over:
-            if failure is not None:
-                raise failure
+            if trouble.failure is not None:
+                raise trouble.failure
             raise WaitTimeout(
                 f"label {label}: {len(hosts)} of {at_least} hosts up after "
                 f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"
