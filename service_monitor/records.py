@@ -39,7 +39,7 @@ class Snapshot:
 
 
 def new_nonce() -> str:
-    """Return what tells one's own write from everybody else's, also after a restart."""
+    """Return a random text: it tells what this process wrote from all other writes."""
     return secrets.token_hex(8)
 
 
@@ -93,7 +93,10 @@ def _is_required(each: Field[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Ticket(_Json):
-    """A place in the queue, and once it is "held" the lease itself."""
+    """A place in the queue, and once it is "held" the lease itself.
+
+    `lease_timeout` is in seconds; `since` is a wall clock's, for people only.
+    """
 
     service_id: str
     host: str
@@ -105,6 +108,7 @@ class Ticket(_Json):
 
     @property
     def held(self) -> bool:
+        """Tell whether the ticket is the lease."""
         return self.state == "held"
 
     def _valid(self) -> bool:
@@ -121,7 +125,11 @@ class Ticket(_Json):
 
 @dataclass(frozen=True)
 class Registration(_Json):
-    """What `watch` publishes about its service."""
+    """What `watch` and `run` publish about their service.
+
+    `reason` is what the last probe that counted said; `since` is a wall clock's, for
+    people only.
+    """
 
     service_id: str
     host: str
@@ -134,6 +142,7 @@ class Registration(_Json):
 
     @property
     def up(self) -> bool:
+        """Tell whether the last reported state is "up"."""
         return self.state == "up"
 
     def _valid(self) -> bool:

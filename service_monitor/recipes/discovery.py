@@ -1,4 +1,4 @@
-"""Whom to join: the hosts that are up, and what a record of others may say of it."""
+"""Whom to join: the hosts that are up, read from records that anybody may write."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 def registrations(
     records: Iterable[Record], warned: set[str] | None = None
 ) -> Iterator[tuple[Record, Registration]]:
-    """Give those that name a host which somebody could connect to.
+    """Give the registrations that name a host to which somebody could connect.
 
-    A host goes into command lines and lists: a comma, a blank or an escape code of a
-    foreign tool would become somebody else's option. What is left aside is warned of,
-    once for all calls that share `warned`.
+    A host goes into command lines and lists: a comma, a blank or an escape code that
+    another tool wrote would become an option of some command. What is left aside is
+    warned of: once a key for all calls that share `warned`, whose keys they add.
     """
     for record in records:
         found = Registration.from_json(record.value)
@@ -45,7 +45,7 @@ def registrations(
 
 
 def is_joinable(host: str) -> bool:
-    """Tell whether it is a name, or an address that a service can have."""
+    """Tell whether `host` is a name, or an address that a service can have."""
     return is_host(host) and not is_nowhere(host)
 
 
@@ -79,10 +79,10 @@ def wait_for_hosts(
 ) -> list[str]:
     """Block until that many hosts are up; return all that are, as `up_hosts` does.
 
-    The last look is at the deadline. Outages of the store are waited out. Raises
-    `WaitTimeout` after `timeout` seconds, or the `StoreError` or `LocalLack` if that
-    was the trouble then, and `Stopped`; and `StoreRefused` at once from a store that
-    never served us.
+    The last look is at the deadline, `timeout` seconds from now. If too few are up then
+    it raises `WaitTimeout`, or if that look failed its `StoreError` or `LocalLack`.
+    Outages of the store before that are waited out. Raises `Stopped`, and
+    `StoreRefused` at once from a store that never served us.
     """
     with bounds.within(timeout + STOP_GRACE):
         return _until_up(store, label, at_least, timeout, bounds.stop, port, timings)

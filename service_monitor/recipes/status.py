@@ -17,10 +17,11 @@ Row = dict[str, Any]
 
 
 def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
-    """Return services and leases of one label or of all.
+    """Return the services and leases of one label, or with None of all labels.
 
-    Raises `StoreError`. `age` comes from wall clocks of two machines, so it is for
-    people; `seconds_left` is the store's.
+    `age` is in seconds by the wall clocks of two machines, so it is for people;
+    `seconds_left` is by the store's clock. Makes one call to the store, and one more
+    for each ticket. Raises `StoreError`.
     """
     snapshot = store.list(f"{label.lower()}/" if label else "")
     services: list[Row] = []
