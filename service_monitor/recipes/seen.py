@@ -18,12 +18,11 @@ from service_monitor.net.here import is_container
 def seen_host(
     given: str | None, local_address: Callable[[], str], root: Path = Path("/")
 ) -> tuple[str, bool]:
-    """Return the host given, else what reaches the store, else the host name.
+    """Return the host given, else the address used for the store, else the host name.
 
-    With whether no other machine has it, and this one has it at each start. A container
-    gets another address at the next start, and loopback is the same on all machines.
-
-    `local_address` may block for as long as a call to the store.
+    The second value tells whether no other machine has this host and this machine has
+    it at each start. A container gets another address at its next start, and loopback
+    is the same everywhere. `local_address` may block for as long as a store's call.
     """
     if given:
         return given, True
