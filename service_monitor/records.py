@@ -165,3 +165,23 @@ def lease_prefix(label: str) -> str:
 def hosts_prefix(label: str) -> str:
     """Return the prefix of a label's registrations."""
     return f"{label.lower()}/hosts/"
+
+
+def ticket_key(label: str, service_id: str) -> str:
+    """Return the key of a service id's ticket."""
+    return lease_prefix(label) + service_id
+
+
+def registration_key(label: str, service_id: str) -> str:
+    """Return the key of a service id's registration."""
+    return hosts_prefix(label) + service_id
+
+
+def key_parts(key: str) -> tuple[str, str, str]:
+    """Return a key's label, its kind ("lease", "hosts") and its service id.
+
+    What is missing in a key that is not ours is empty, from the left.
+    """
+    where, _, service_id = key.rpartition("/")
+    label, _, kind = where.rpartition("/")
+    return label, kind, service_id

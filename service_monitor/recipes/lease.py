@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from service_monitor.recipes.identity import same_host
 from service_monitor.recipes.queue import Queue
-from service_monitor.records import Record, Snapshot, hosts_prefix, lease_prefix
+from service_monitor.records import Record, Snapshot, registration_key, ticket_key
 
 HOLDER_TTL = 30.0
 """Seconds that a lease lives which its holder renews, as `run` does: long enough for a
@@ -78,12 +78,12 @@ class Request:
     @property
     def key(self) -> str:
         """Return the key of its ticket."""
-        return lease_prefix(self.label) + self.service_id
+        return ticket_key(self.label, self.service_id)
 
     @property
     def hosts_key(self) -> str:
         """Return the key of its service's registration."""
-        return hosts_prefix(self.label) + self.service_id
+        return registration_key(self.label, self.service_id)
 
     @property
     def ttl(self) -> float:

@@ -22,9 +22,9 @@ from service_monitor.recipes.trouble import FAILURES
 from service_monitor.records import (
     Record,
     Registration,
-    hosts_prefix,
     new_nonce,
     nonce_of,
+    registration_key,
 )
 from service_monitor.stores.base import Store
 from service_monitor.timing import timestamp
@@ -46,7 +46,7 @@ class Service:
     @property
     def key(self) -> str:
         """Return the key of its registration."""
-        return hosts_prefix(self.label) + self.service_id
+        return registration_key(self.label, self.service_id)
 
 
 class Publisher:

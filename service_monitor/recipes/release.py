@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service_monitor.errors import Conflict, HeldByAnother
 from service_monitor.recipes.retry import TRIES, look_again
-from service_monitor.records import Ticket, lease_prefix, nonce_of
+from service_monitor.records import Ticket, nonce_of, ticket_key
 from service_monitor.stores.base import Store
 
 
@@ -22,7 +22,7 @@ def release(
     living `acquire-lease` and stays; `force` removes whatever there is. Blocks for a
     few calls to the store. Raises `HeldByAnother` and `StoreError`.
     """
-    key = lease_prefix(label) + service_id
+    key = ticket_key(label, service_id)
 
     def attempt() -> bool:
         records = store.list(key).records

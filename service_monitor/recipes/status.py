@@ -8,7 +8,7 @@ from typing import Any
 from service_monitor.net.addresses import is_host, with_port
 from service_monitor.recipes.discovery import natural, registrations
 from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
-from service_monitor.records import Record, Snapshot
+from service_monitor.records import Record, Snapshot, key_parts
 from service_monitor.stores.base import Store
 from service_monitor.text import printable
 from service_monitor.timing import format_duration
@@ -28,15 +28,14 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
     registered: list[Record] = []
     tickets: dict[str, list[Record]] = {}
     for record in snapshot.records:
-        where, _, _ = record.key.rpartition("/")
-        name, _, kind = where.rpartition("/")
+        name, kind, _ = key_parts(record.key)
         if kind == "lease":
             tickets.setdefault(name, []).append(record)
         elif kind == "hosts":
             registered.append(record)
     for record, found in registrations(registered):
         fields = "service_id", "host", "port", "state", "since", "reason", "info"
-        name = record.key.rpartition("/")[0].rpartition("/")[0]
+        name, _, _ = key_parts(record.key)
         services.append({"label": name} | {f: getattr(found, f) for f in fields})
     services.sort(key=lambda row: (row["label"], natural(row["service_id"])))
     leases: list[Row] = []
