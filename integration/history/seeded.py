@@ -170,7 +170,7 @@ def lost_wakeup() -> None:
     ) -> None:
         stop.wait(min(2.5, left))
 
-    _set(acquire, "_wait", sleep)
+    _set(acquire, "_await_change", sleep)
 
 
 @_bug("exclusion", "order")

@@ -51,7 +51,7 @@ def acquire(
     contender = Contender(
         store, request, check=check, enter=arrival.enter, timings=timings
     )
-    wait = _Wait(store, request, bounds, reporter, arrival, contender, timings)
+    wait = _Acquiring(store, request, bounds, reporter, arrival, contender, timings)
     try:
         return wait.until_granted(timeout)
     except BaseException:
@@ -59,7 +59,7 @@ def acquire(
         raise
 
 
-class _Wait:
+class _Acquiring:
     """One wait for the lease."""
 
     def __init__(
@@ -98,7 +98,7 @@ class _Wait:
                         deadline + self._timings.last_look - now()
                     ):
                         left = deadline - now()
-                        _wait(self._store, outcome, left, stop, self._timings)
+                        _await_change(self._store, outcome, left, stop, self._timings)
                     self._trouble.over()
             except FAILURES as error:
                 self._trouble.met(error)
@@ -159,7 +159,7 @@ class _Wait:
         return now() < lease.deadline
 
 
-def _wait(
+def _await_change(
     store: Store, waiting: Waiting, left: float, stop: Stop, timings: Timings
 ) -> None:
     """Block until the queue may have changed, at most `left` seconds."""
