@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service_monitor.recipes.queue import Queue, describe, read_queue, tell_strangers
+from service_monitor.recipes.queue import Queue, describe, read_queue, warn_of_strangers
 from service_monitor.records import Record, Snapshot, Ticket
 
 
@@ -58,7 +58,7 @@ def test_what_is_no_ticket_is_named_once(caplog: pytest.LogCaptureFixture) -> No
     assert found.strangers == ("es/lease/odd",)
     before: set[str] = set()
     for look in found, found, MIXED, found:
-        tell_strangers(look, before)
+        warn_of_strangers(look, before)
     assert caplog.messages == ["es/lease/odd is not a ticket: left aside"] * 2
     assert {each.levelname for each in caplog.records} == {"WARNING"}
 

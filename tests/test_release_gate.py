@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service_monitor.recipes import handover
-from service_monitor.recipes.handover import Turn
+from service_monitor.recipes import release_gate
+from service_monitor.recipes.release_gate import ReleaseGate
 from service_monitor.records import Record, Ticket
 
 
@@ -14,8 +14,8 @@ def ticket(nonce: str, version: int, state: str = "held", created: int = 1) -> R
     return Record("es/lease/a", value.to_json(), created, version)
 
 
-def seen(rise: int = 1) -> Turn:
-    turn = Turn(rise)
+def seen(rise: int = 1) -> ReleaseGate:
+    turn = ReleaseGate(rise)
     assert turn.look(ticket("n", 2))
     return turn
 
@@ -28,11 +28,11 @@ def test_what_is_no_lease_is_never_earned(record: Record | None) -> None:
     """A waiter's ticket would be deleted as if it were the lease."""
     turn = seen()
     turn.observe(True)
-    assert turn.earned
+    assert turn.is_open
     assert not turn.look(record)
     turn.observe(True)
-    assert not turn.earned
-    assert turn.seen is None
+    assert not turn.is_open
+    assert turn.acquisition is None
 
 
 @pytest.mark.promise(5)
@@ -42,11 +42,11 @@ def test_as_many_successes_in_a_row_as_rise_earn_it(rise: int) -> None:
     turn = seen(rise)
     for ok in [True] * (rise - 1) + [False] + [True] * (rise - 1):
         turn.observe(ok)
-        assert not turn.earned
+        assert not turn.is_open
     turn.observe(True)
-    assert turn.earned
+    assert turn.is_open
     turn.observe(False)
-    assert not turn.earned
+    assert not turn.is_open
 
 
 @pytest.mark.promise(5)
@@ -59,30 +59,30 @@ def test_a_new_acquisition_begins_anew(
     """A probe of the old process would free the lease of the new one."""
     turn = seen()
     turn.observe(True)
-    turn.given_back = True
-    monkeypatch.setattr(handover, "now", lambda: 77.0)
+    turn.release_sent = True
+    monkeypatch.setattr(release_gate, "now", lambda: 77.0)
     assert turn.look(newer)
-    assert not turn.earned
-    assert (turn.seen, turn.since, turn.given_back) == (newer, 77.0, False)
+    assert not turn.is_open
+    assert (turn.acquisition, turn.seen_at, turn.release_sent) == (newer, 77.0, False)
 
 
 @pytest.mark.promise(5)
 def test_a_renewal_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """On etcd v2 a lease that `run` renews would never be released."""
     turn, since = seen(2), 5.0
-    turn.since, turn.given_back = since, True
+    turn.seen_at, turn.release_sent = since, True
     turn.observe(True)
     renewed = ticket("n", 9)
-    monkeypatch.setattr(handover, "now", lambda: 77.0)
+    monkeypatch.setattr(release_gate, "now", lambda: 77.0)
     assert not turn.look(renewed)
-    assert (turn.seen, turn.since, turn.given_back) == (renewed, since, True)
+    assert (turn.acquisition, turn.seen_at, turn.release_sent) == (renewed, since, True)
     turn.observe(True)
-    assert turn.earned
+    assert turn.is_open
 
 
 def test_nothing_is_seen_at_first() -> None:
     """A `watch` could free a lease that it has never looked at."""
-    turn = Turn(1)
+    turn = ReleaseGate(1)
     turn.observe(True)
-    assert not turn.earned
-    assert (turn.since, turn.given_back) == (0.0, False)
+    assert not turn.is_open
+    assert (turn.seen_at, turn.release_sent) == (0.0, False)

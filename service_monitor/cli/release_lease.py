@@ -45,7 +45,7 @@ def release_lease(process: Process, /, **given: Any) -> None:
     Example:
       service-monitor release-lease --label=es --service-id=es-1
     """
-    from service_monitor.recipes.lease import release
+    from service_monitor.recipes.release import release
 
     service_id = given["service_id"] or values.own_name()
     label, token, force = given["label"], given["token"], given["force"]

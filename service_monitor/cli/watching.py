@@ -39,7 +39,7 @@ def watching(
     from service_monitor.node.probe import Target, new_probe
     from service_monitor.node.tcp import CONNECTED_INTERVAL
     from service_monitor.node.watcher import STARTUP_INTERVAL, STEP, Rhythm, Watcher
-    from service_monitor.recipes.registry import Service
+    from service_monitor.recipes.publisher import Service
 
     interval, timeout, ttl = checked_rhythm(**given)
     if notifier.watchdog is not None and notifier.watchdog < max(ttl, STEP):
