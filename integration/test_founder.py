@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.cluster import environment
+from integration.support.cli import environment
 from integration.support.etcd import Etcd
 from service_monitor.net.calls import Stop
 from service_monitor.records import Ticket

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.cluster import environment, reserve_network
+from integration.simulation.cluster import reserve_network
+from integration.support.cli import environment
 from integration.support.dynamodb import DynamoDB
 from integration.support.etcd import Etcd
 from service_monitor.net.calls import Stop
