@@ -18,7 +18,7 @@ from integration.support.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
 from integration.support.engine import LABELS, docker_available
 from integration.support.etcd import Etcd, start_etcd
 from integration.support.interrupts import uninterrupted
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
 
@@ -143,8 +143,8 @@ def make_store(url: str) -> Iterator[MakeStore]:
     """Open stores at the `url` that the module gives; they end with the test."""
     opened: list[Store] = []
 
-    def make(stop: Stop | None = None) -> Store:
-        opened.append(open_store(url, stop or Stop(), {}))
+    def make(bounds: Bounds | None = None) -> Store:
+        opened.append(open_store(url, bounds or Bounds(), {}))
         return opened[-1]
 
     yield make

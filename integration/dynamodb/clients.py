@@ -15,7 +15,7 @@ from integration.support.dynamodb import (
     ELSEWHERE,
     url_of,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
 from service_monitor.stores.dynamodb.aws import Place, parse_place
 from service_monitor.stores.opening import open_store
@@ -40,5 +40,5 @@ def proxied(url: str) -> Iterator[tuple[Proxy, Store]]:
         yield proxy, opened(url_of(replace(place, endpoint=f"http://{proxy.endpoint}")))
 
 
-def opened(url: str, stop: Stop | None = None) -> Store:
-    return open_store(url, stop or Stop(), {})
+def opened(url: str, bounds: Bounds | None = None) -> Store:
+    return open_store(url, bounds or Bounds(), {})

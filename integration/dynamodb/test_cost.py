@@ -19,7 +19,7 @@ from integration.support.dynamodb import (
 )
 from integration.support.loopback import Loopback, answering, status
 from integration.support.store_contract import HANG
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.timing import now
 
 
@@ -30,8 +30,8 @@ def test_a_hundred_waiters_are_a_handful_of_looks(
     store = opened(url)
     records = [store.create(f"{label}/{n:03}", "1", 300) for n in range(100)]
     snapshot = store.list(f"{label}/")
-    stop = Stop()
-    waiters = [opened(url, stop) for _ in range(3)]
+    bounds = Bounds()
+    waiters = [opened(url, bounds) for _ in range(3)]
     seconds = 8.0
 
     def wait(number: int) -> None:

@@ -11,12 +11,11 @@ from integration.dynamodb.clients import opened, proxied
 from integration.support.dynamodb import (
     DynamoDB,
 )
-from integration.support.store_contract import HANG
 from service_monitor.errors import (
     Stopped,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.timing import now
 
 
@@ -73,14 +72,13 @@ def test_a_write_that_arrives_late_arrives_in_vain(
     dynamodb: DynamoDB, url: str, label: str
 ) -> None:
     """A node that was stopped while it queued would leave its ticket behind."""
-    stop = Stop()
-    store, other = opened(url, stop), opened(url)
+    bounds = Bounds()
+    store, other = opened(url, bounds), opened(url)
     store.list(f"{label}/")
     dynamodb.control("faults", kind="slow", share=1.0, only="Transact")
-    threading.Timer(0.3, stop.request).start()
+    threading.Timer(0.3, bounds.stop.request).start()
     with pytest.raises(Stopped):
         store.create(f"{label}/a", "1", 30)
-    stop.limit(HANG)
     assert store.list(f"{label}/").records == ()
     time.sleep(3)  # by now it has been carried out, or refused
     dynamodb.control("faults")

@@ -11,7 +11,7 @@ from integration.dynamodb.clients import plain
 from integration.faults.processes import Commands
 from integration.support.store_contract import HANG
 from service_monitor.cli.app import main
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import parse_place
 from service_monitor.stores.dynamodb.table import init_table
 
@@ -54,8 +54,8 @@ def test_init_store_makes_the_table_once(
 def test_init_store_on_many_hosts_at_once(new_table: str) -> None:
     """Of hosts that all run it at their first boot all but one would fail."""
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: init_table(new_table, Stop()), range(4)))
-    assert init_table(new_table, Stop()) == []
+        list(pool.map(lambda _: init_table(new_table, Bounds()), range(4)))
+    assert init_table(new_table, Bounds()) == []
 
 
 def test_a_missing_table_says_how_to_make_it(
@@ -93,7 +93,7 @@ def test_another_table_is_left_alone(
 
 def test_a_table_that_vanishes_is_waited_for(new_table: str, label: str) -> None:
     """A restart of an emulator, or a mistake in AWS, would end every node's start."""
-    init_table(new_table, Stop())
+    init_table(new_table, Bounds())
     with Commands(new_table, label) as run:
         holder = run("acquire-lease", "--service-id=a", "--host=a")
         assert holder.wait() == 0
@@ -102,6 +102,6 @@ def test_a_table_that_vanishes_is_waited_for(new_table: str, label: str) -> None
         place = parse_place(new_table)
         plain(place).delete_table(TableName=place.table)
         waiter.wait_said("does not exist", HANG)
-        init_table(new_table, Stop())
+        init_table(new_table, Bounds())
         assert waiter.wait() == 0
         assert "our ticket expired" in waiter.stderr

@@ -11,7 +11,7 @@ from integration.history.observer import POLL, Key, Observer, read, split
 from integration.history.recorder import Change
 from integration.support.dynamodb import DynamoDB
 from service_monitor.errors import StoreError
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import parse_place
 from service_monitor.stores.opening import open_store
 
@@ -29,7 +29,7 @@ class DynamoObserver(Observer):
         self._prefix = f"{place.prefix}/".lstrip("/")
         endpoint = urlsplit(place.endpoint or "")
         self._server = DynamoDB(endpoint.port or 0, str(endpoint.hostname))
-        self._store = open_store(url, Stop())
+        self._store = open_store(url, Bounds())
         self._seen = 0
 
     def _open(self) -> None:

@@ -15,7 +15,7 @@ from integration.support.loopback import (
     answering,
     status,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.opening import open_store
 
 SOON = 10.0
@@ -104,7 +104,7 @@ def stopped(
 
 def stored(run: Commands, kind: str = "lease") -> dict[str, dict[str, Any]]:
     """Return the label's records by service id, oldest first."""
-    with closing(open_store(run.store, Stop(), {})) as store:
+    with closing(open_store(run.store, Bounds(), {})) as store:
         records = store.list(f"{run.label.lower()}/{kind}/").records
     return {
         record.key.rpartition("/")[2]: json.loads(record.value) for record in records

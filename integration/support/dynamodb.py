@@ -1,7 +1,7 @@
 """DynamoDB for the tests: moto's HTTP server in a process of its own.
 
     with start_dynamodb() as server:
-        open_store(server.make_table(), Stop())
+        open_store(server.make_table(), Bounds())
 
 `SERVICE_MONITOR_TEST_DYNAMODB=dynamodb://...` makes the tests use that one instead,
 another emulator or AWS itself; each has a prefix of its own in that table, which is
@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from integration.faults.proxy import Proxy
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import Place, parse_place
 from service_monitor.stores.dynamodb.table import init_table
 
@@ -56,7 +56,7 @@ class DynamoDB:
     def make_table(self) -> str:
         """Make a table as `init-store` does; give its URL."""
         url = self.url(f"t-{uuid.uuid4().hex[:12]}")
-        init_table(url, Stop())
+        init_table(url, Bounds())
         return url
 
     def control(self, what: str, **settings: Any) -> Any:
@@ -86,7 +86,7 @@ def elsewhere() -> str | None:
     named = os.environ.get(ELSEWHERE)
     if not named:
         return None
-    init_table(named, Stop())
+    init_table(named, Bounds())
     place = parse_place(named)
     return url_of(replace(place, prefix=f"{place.prefix}/t-{uuid.uuid4().hex[:12]}"))
 
