@@ -18,10 +18,10 @@ from integration.simulation.cluster import reserve_network
 from integration.support.cli import environment
 from integration.support.dynamodb import DynamoDB
 from integration.support.etcd import Etcd
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Registration, Ticket
 from service_monitor.stores.base import Store
-from service_monitor.stores.opening import open_store
 
 pytestmark = pytest.mark.timeout(360)
 
@@ -97,7 +97,7 @@ class Bench:
     def __init__(self, directory: Path, url: str, label: str) -> None:
         self._reservation, network, port = reserve_network()
         self.label = label
-        self.store: Store = open_store(url, Bounds())
+        self.store: Store = open_url(url, Bounds())
         hosts = [f"{network}.{n}" for n in range(1, COUNT + 1)]
         self.nodes = [Node(host, port, directory, url, label) for host in hosts]
         self.liars: set[str] = set()

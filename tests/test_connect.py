@@ -20,11 +20,10 @@ from service_monitor.net import connect as module
 from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import NotConnected, connect, local_address
 from service_monitor.node.probe import Target, new_probe
-from service_monitor.stores import primitive
-from service_monitor.stores.dynamodb.aws import Place
+from service_monitor.stores.dynamodb.place import DynamoPlace
 from service_monitor.stores.dynamodb.store import DynamoStore
-from service_monitor.stores.etcd import gateway as etcd_gateway
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
@@ -125,7 +124,9 @@ def test_etcd_v2_is_reached_at_the_address_that_works(
 def dynamodb_at(port: int, monkeypatch: pytest.MonkeyPatch) -> DynamoStore:
     for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY":
         monkeypatch.setenv(name, "x")
-    place = Place("table", region="eu-west-1", endpoint=f"http://both.test:{port}")
+    place = DynamoPlace(
+        "table", region="eu-west-1", endpoint=f"http://both.test:{port}"
+    )
     return DynamoStore(place, Bounds())
 
 
@@ -165,12 +166,10 @@ def test_a_failure_names_each_address(
         begun = now()
         assert probe() == (False, said)
         assert 1.5 < now() - begun < HANG
-    for room in etcd_gateway, primitive:
-        monkeypatch.setattr(room, "CALL_TIMEOUT", 2.0)
     for store in Etcd3Store, Etcd2Store:
         endpoint = Endpoint("http", "both.test", hole[1])
         with pytest.raises(StoreUnavailable) as failed:
-            store([endpoint], Access(), Bounds()).list("es/")
+            store([endpoint], Access(), Bounds(), call_timeout=2.0).list("es/")
         assert str(failed.value) == f"{endpoint}: {said}"
 
 

@@ -160,7 +160,7 @@ def test_waiting_for_hosts_in_vain_names_who_is_there(store: SqliteStore) -> Non
 def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
     """Ctrl-C would not end `hosts --wait`."""
     bounds = Bounds()
-    waiting = SqliteStore(store._path, bounds)
+    waiting = SqliteStore(store._database.path, bounds)
     threading.Timer(0.2, bounds.stop.request).start()
     with pytest.raises(Stopped):
         wait_for_hosts(waiting, "es", 1, HANG, bounds)

@@ -24,8 +24,7 @@ from integration.support.etcd_answers import (
 )
 from integration.support.gateway import Gateway, Handler
 from service_monitor.errors import StoreRefused, StoreUnavailable
-from service_monitor.stores.etcd import gateway as etcd_gateway
-from service_monitor.stores.etcd.endpoints import Access
+from service_monitor.stores.etcd.place import Access
 from service_monitor.timing import now
 
 
@@ -176,12 +175,9 @@ def test_credentials_for_an_open_etcd_are_no_error(
     assert store_on(user="u", password="p").list("es/").records == ()
 
 
-def test_a_write_has_one_deadline_for_all_its_requests(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_write_has_one_deadline_for_all_its_requests() -> None:
     """One call would last three times as long as documented, and a round of `watch`
     longer than the watchdog allows."""
-    monkeypatch.setattr(etcd_gateway, "CALL_TIMEOUT", 1.0)
 
     def slow(handler: Handler) -> bool:
         time.sleep(0.4)
@@ -191,8 +187,9 @@ def test_a_write_has_one_deadline_for_all_its_requests(
 
     server = Gateway()
     server.before = slow
+    store = server.store(call_timeout=1.0, user=None, password=None)
     begun = now()
     with pytest.raises(StoreUnavailable, match="no answer in time"):
-        server.store(user=None, password=None).create("k", "v", 15)
+        store.create("k", "v", 15)
     assert now() - begun < 1.5
     server.close()

@@ -14,7 +14,8 @@ import pytest
 from service_monitor.errors import Stopped, StoreError
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Snapshot
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
 

@@ -19,7 +19,8 @@ from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
 from service_monitor.node.child import Child
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.stores.sqlite.store import SqliteStore
 

@@ -16,10 +16,6 @@ STILL_LONGER = {
     "node/runner.py": 273,
     "node/watcher.py": 320,
     "recipes/lease.py": 338,
-    "stores/dynamodb/aws.py": 383,
-    "stores/dynamodb/store.py": 394,
-    "stores/etcd/gateway.py": 262,
-    "stores/etcd/v2.py": 276,
 }
 """Files that wait to be taken apart, and what they must not outgrow until then."""
 LONGEST_OF_TESTS = 400

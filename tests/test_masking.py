@@ -17,13 +17,13 @@ import urllib3
 from integration.support.commands import HANG, Run, environment
 from integration.support.loopback import Serve, unused_port
 from integration.support.secret import SECRET, assert_untold
+from integration.support.stores import open_url
 from integration.support.work_alike import WorkAlike
 from service_monitor import text as shown
 from service_monitor.cli.options import start_logging
 from service_monitor.errors import StoreError, describe
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Target, new_probe
-from service_monitor.stores.opening import open_store
 
 # what a library raises
 
@@ -57,7 +57,7 @@ def test_no_store_quotes_what_its_library_raises(
         raise error
 
     monkeypatch.setattr("urllib3.connection.HTTPConnection.request", fail)
-    store = open_store(f"{scheme}://127.0.0.1:{unused_port()}", Bounds(), {})
+    store = open_url(f"{scheme}://127.0.0.1:{unused_port()}", Bounds(), {})
     snapshot: Any = type("S", (), {"cursor": 1, "records": ()})
     for call in lambda: store.list("es/"), lambda: store.wait("es/", snapshot, 2.0):
         with pytest.raises(StoreError) as failed:
@@ -174,9 +174,9 @@ Etcd3Store.list = crash
 if {in_thread}:
     import service_monitor.cli.app as cli
     def main(**_):
-        from service_monitor.stores.opening import open_store
+        from integration.support.stores import open_url
         from service_monitor.net.calls import Bounds
-        store = open_store(None, Bounds())
+        store = open_url(None, Bounds())
         thread = threading.Thread(target=store.list, args=("",))
         thread.start()
         thread.join()

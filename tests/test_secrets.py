@@ -183,7 +183,7 @@ main()
     [
         ("etcd", "stores.etcd.v3", "Etcd3Store.__init__"),
         ("etcd2", "stores.etcd.v2", "Etcd2Store.__init__"),
-        ("etcd", "stores.etcd.endpoints", "Failover.call"),
+        ("etcd", "stores.failover", "Failover.call"),
         ("etcd", "node.watcher", "Watcher.__init__"),
         ("etcd", "node.probe", "new_probe"),
         ("etcd", "net.http", "new_session"),

@@ -351,13 +351,10 @@ def test_wait_ends_at_once_on_stop(make_store: MakeStore, label: str) -> None:
     assert now() - begun < HANG / 2
 
 
-def test_prepared_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> None:
+def test_an_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> None:
     """A lease taken late would be shorter in the store than its holder believes."""
     store = make_store()
     record = store.create(f"{label}/a", "1", 30)
-    store.prepare(10)
-    time.sleep(1.2)
-    store.prepare(10)
     time.sleep(1.2)
     record = store.update(record, "2", 10)
     assert store.time_left(record) > 8.9
@@ -388,9 +385,9 @@ def test_close_gives_back_and_a_closed_store_leaves_records(
     """The lease would end with the process that acquired it."""
     store = make_store()
     record = store.create(f"{label}/a", "1", 30)
-    store.prepare(30)
     store.update(record, "2", 30)
-    store.prepare(60)
+    with pytest.raises(Conflict):
+        store.update(record, "3", 60)
     store.close()
     assert make_store().list(f"{label}/a").records
 

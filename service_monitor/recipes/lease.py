@@ -257,8 +257,6 @@ class Contender:
     def _behind(self, queue: Queue, index: int, snapshot: Snapshot) -> Waiting:
         position = queue.position(self._request.key)
         is_next = index == queue.slots
-        if is_next:
-            self._store.prepare(self._request.ttl)
         # With several slots the next in line waits for whichever holder goes first, and
         # who is behind it becomes the next also by its being granted.
         several = queue.slots > 1

@@ -11,7 +11,13 @@ import re
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.errors import (
+    LocalLack,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from service_monitor.net.lacks import lack_in
 
 _BUSY = {
     "InternalServerError",
@@ -126,8 +132,10 @@ def in_boto3(error: Exception) -> str:
     return f"{name} in boto3, whose text may hold secrets and is not shown"
 
 
-def unusable(where: str, error: Exception) -> StoreError:
-    """Turn an error that boto3 raised before anything was sent into the store's."""
+def unusable(where: str, error: Exception) -> StoreError | LocalLack:
+    """Turn an error that boto3 raised before anything was sent into ours."""
+    if lack := lack_in(error, unclear=True):  # it forgets why a file was not read
+        return lack
     if type(error).__name__ in _SOURCES:
         return StoreUnavailable(
             f"{where}: the source of the credentials gave none ({in_boto3(error)}): "

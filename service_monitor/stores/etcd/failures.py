@@ -1,0 +1,58 @@
+"""The ways an etcd fails us, told apart by whether another address, a login or waiting
+may help."""
+
+from __future__ import annotations
+
+import enum
+
+from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.stores.failover import RefusedHere
+
+
+class DeadToken(enum.Enum):
+    """Whether a failure may come from a token that etcd no longer knows."""
+
+    NO = "no"
+    PERHAPS = "some gateways, proxies and watches fail so"
+    SURELY = "etcd says it"
+
+
+class EtcdRefusal(StoreRefused):
+    """An error that etcd itself gave, which no waiting lifts; `code` is gRPC's."""
+
+    def __init__(
+        self, message: str, code: int, dead_token: DeadToken = DeadToken.NO
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.dead_token = dead_token
+
+
+class LeaseGone(EtcdRefusal):
+    """The etcd lease that a request was about does not exist, or no more."""
+
+
+class WrongAddress(RefusedHere):
+    """This address will not serve us, whatever we ask."""
+
+    dead_token = DeadToken.NO
+
+
+class NotLetIn(RefusedHere):
+    """A proxy at this address lets nothing of ours through, if it is no dead token."""
+
+    dead_token = DeadToken.PERHAPS
+
+
+class Outage(StoreUnavailable):
+    """It cannot be served now; later perhaps."""
+
+    def __init__(self, message: str, dead_token: DeadToken = DeadToken.NO) -> None:
+        super().__init__(message)
+        self.dead_token = dead_token
+
+
+def dead_token_in(error: BaseException) -> DeadToken:
+    """Tell whether an error may come from a dead token."""
+    found: DeadToken = getattr(error, "dead_token", DeadToken.NO)
+    return found
