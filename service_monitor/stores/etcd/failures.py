@@ -4,6 +4,8 @@ may help."""
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.stores.failover import RefusedHere
@@ -56,3 +58,21 @@ def dead_token_in(error: BaseException) -> DeadToken:
     """Tell whether an error may come from a dead token."""
     found: DeadToken = getattr(error, "dead_token", DeadToken.NO)
     return found
+
+
+class CannotSend(Exception):
+    """A library refuses to send a request; its own error, the cause, may quote it."""
+
+
+@contextmanager
+def sending() -> Iterator[None]:
+    """Tell what a library refuses to send from a mistake of ours in reading answers.
+
+    Raises `CannotSend` for a ValueError, which libraries let through.
+    """
+    try:
+        yield
+    except OSError:  # those of `requests`, too
+        raise
+    except ValueError as error:
+        raise CannotSend("a request that cannot be sent") from error

@@ -19,7 +19,7 @@ from service_monitor.stores.etcd.answers import (
     refusal,
 )
 from service_monitor.stores.etcd.api import V3
-from service_monitor.stores.etcd.failures import DeadToken, Outage
+from service_monitor.stores.etcd.failures import CannotSend, DeadToken, Outage, sending
 from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.port import asks_for_the_other_kind
 from service_monitor.stores.etcd.reading import NotEtcd, Part, parse
@@ -75,8 +75,7 @@ class Sender:
         self._bounds = bounds
         self._session = new_session(ca=access.ca, cert=access.cert)
         self._text = text_of
-        # ValueError: of what cannot be sent, which `requests` does not wrap.
-        self._failures = requests.RequestException, OSError, ValueError
+        self._failures = requests.RequestException, OSError, CannotSend
         self._known: set[Endpoint] = set()  # where etcd has answered
 
     def post(
@@ -133,14 +132,16 @@ class Sender:
     @contextmanager
     def _open(self, request: Request) -> Iterator[Any]:
         seconds = request.seconds
-        with self._session.post(
-            f"{request.endpoint.url}{request.path}",
-            json=request.body,
-            headers={"Authorization": request.token} if request.token else {},
-            timeout=(min(seconds, CALL_TIMEOUT), seconds),  # to connect, to read
-            allow_redirects=False,
-            stream=True,
-        ) as answer:
+        with sending():
+            answer = self._session.post(
+                f"{request.endpoint.url}{request.path}",
+                json=request.body,
+                headers={"Authorization": request.token} if request.token else {},
+                timeout=(min(seconds, CALL_TIMEOUT), seconds),  # to connect, to read
+                allow_redirects=False,
+                stream=True,
+            )
+        with answer:
             yield answer
 
     def _follow(self, request: Request) -> None:

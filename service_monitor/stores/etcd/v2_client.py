@@ -19,6 +19,7 @@ from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.endpoint import Endpoint
 from service_monitor.stores.etcd.answers import foreign, words
 from service_monitor.stores.etcd.api import V2
+from service_monitor.stores.etcd.failures import CannotSend, sending
 from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.reading import NotEtcd, Part, as_number, parse
 from service_monitor.stores.etcd.silence import silence
@@ -34,7 +35,7 @@ class Foreign(Exception):
         self.location = location
 
 
-ERRORS = (etcd.EtcdException, Foreign, OSError, ValueError)
+ERRORS = (etcd.EtcdException, Foreign, OSError, CannotSend)
 """What a call may raise."""
 _UNAUTHORIZED = 110
 
@@ -94,7 +95,16 @@ def new_client(endpoint: Endpoint, access: Access) -> Any:
     )
     client.http.pool_classes_by_scheme = POOLS
     client.http.connection_pool_kw["retries"] = False  # we fail over instead
+    client.http.urlopen = _sending(client.http.urlopen)
     return client
+
+
+def _sending(urlopen: Callable[..., Any]) -> Callable[..., Any]:
+    def send(*args: Any, **settings: Any) -> Any:
+        with sending():
+            return urlopen(*args, **settings)
+
+    return send
 
 
 def translate(
