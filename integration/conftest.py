@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Helpers that assert show what they compared; none of them is imported above.
 for _helper in (
     *("faults.scenes", "matrix.scenes", "simulation.verdicts"),
-    *("support.store_contract", "systemd.machines"),
+    *("support.store_contract", "systemd.machines", "history.sanity"),
 ):
     pytest.register_assert_rewrite(f"integration.{_helper}")
 

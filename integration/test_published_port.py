@@ -10,7 +10,7 @@ from integration.conftest import Containers
 from integration.faults.processes import wait_for
 from service_monitor.net.calls import Bounds
 from service_monitor.net.here import look
-from service_monitor.net.meaning import elsewhere_another
+from service_monitor.net.meaning import why_ambiguous
 from service_monitor.node.probe import Result, Target, new_probe
 
 if TYPE_CHECKING:
@@ -62,6 +62,6 @@ def test_the_engines_bridge_is_another_one_on_each_machine(
     published.reload()
     (network,) = published.attrs["NetworkSettings"]["Networks"].values()
     found = look()
-    assert elsewhere_another(network["Gateway"], found)
+    assert why_ambiguous(network["Gateway"], found)
     assert network["Gateway"] in found.bridges
-    assert elsewhere_another(network["IPAddress"], found) is None
+    assert why_ambiguous(network["IPAddress"], found) is None

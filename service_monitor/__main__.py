@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @guarded
 def main() -> None:
-    """Run the command line and exit.
+    """Run the command line and exit; never returns.
 
-    It runs in a thread of its own, and another takes the signals. The main thread only
-    collects orphans, which goes on whatever the command is busy with.
+    The command runs in a thread of its own, and another thread takes the signals. The
+    main thread only collects orphans, whatever the command is busy with.
     """
     heeded = signals.block()
     import threading

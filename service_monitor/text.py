@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterable
 from urllib.parse import quote
 
 _PIECES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
@@ -21,7 +22,9 @@ _hidden: tuple[str, ...] = ()
 def hide(*secrets: str | None, user: str | None = None) -> None:
     """Let none of these through `masked`, in whatever form it was sent.
 
-    The last resort: nothing rests on it, as nothing that may hold one is to be shown.
+    With `user` also not the header of HTTP Basic that both make. What has less than
+    `_LEAST` characters stays. This is the last resort: nothing that may hold a secret
+    is shown on purpose.
     """
     global _hidden
     found = set(_hidden)
@@ -38,14 +41,19 @@ def hide(*secrets: str | None, user: str | None = None) -> None:
 
 
 def forget_hidden() -> None:
-    """Begin anew: each command has its own secrets."""
+    """Hide nothing any more, as each command of a process has secrets of its own."""
     global _hidden
     _hidden = ()
 
 
-def masked(text: str) -> str:
-    """Take out what is to be hidden."""
-    for secret in _hidden:
+def masked(text: str, others: Iterable[str] = ()) -> str:
+    """Return the text without what is hidden, and without `others`, however short.
+
+    `others` are for what answers one request of ours, and may quote a short password of
+    it, which elsewhere would mask words.
+    """
+    forms = (form for other in others if other for form in _forms(other))
+    for secret in *_hidden, *sorted(forms, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from integration.support.commands import wait_until
 from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
-from service_monitor.net.calls import Bounds
+from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.recipes import lease as lease_module
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.arrival import Arrival
@@ -52,6 +53,31 @@ def take(make_store: MakeStore, name: str, timeout: float = HANG) -> Lease:
 
 def left_behind(make_store: MakeStore) -> list[str]:
     return [record.key for record in make_store().list("").records]
+
+
+def test_each_step_is_bounded_by_the_timeout_and_leaving_by_the_grace(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that hangs would hold a node far past --acquire-timeout."""
+    bounds, left = Bounds(), list[float]()
+    store = make_store(bounds)
+
+    def away(*_: object) -> None:
+        left.append(bounds.time_left())
+        raise StoreUnavailable("away")
+
+    def look(_: str) -> Snapshot:
+        left.append(bounds.time_left())
+        return Snapshot(())
+
+    monkeypatch.setattr(store, "list", look)
+    monkeypatch.setattr(store, "create", away)
+    with pytest.raises(AcquireTimeout):
+        acquire(store, request("a"), 0.3, bounds)
+    *steps, leaving = left
+    assert all(seconds <= 1.3 for seconds in steps)
+    assert 1.3 < leaving <= STOP_GRACE
+    assert bounds.time_left() == math.inf
 
 
 @pytest.mark.promise(3)

@@ -19,8 +19,9 @@ from integration.support.loopback import (
     status,
 )
 from service_monitor.errors import LocalLack
-from service_monitor.net.calls import Bounds, adopt, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.http import new_session
+from service_monitor.net.sockets import adopt
 from service_monitor.timing import now
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -18,7 +19,9 @@ from integration.support.loopback import unused_port
 from service_monitor.errors import Stopped, StoreRefused, StoreUnavailable, describe
 from service_monitor.net import connect as module
 from service_monitor.net.calls import Bounds, bounded
-from service_monitor.net.connect import NotConnected, connect, local_address
+from service_monitor.net.connect import NotConnected, connect
+from service_monitor.net.resolve import resolve
+from service_monitor.net.route import local_address
 from service_monitor.node.probe import Target, new_probe
 from service_monitor.stores.dynamodb.place import DynamoPlace
 from service_monitor.stores.dynamodb.store import DynamoStore
@@ -198,11 +201,10 @@ def test_many_addresses_make_no_long_reason(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_refused_address_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection to `localhost` would take a quarter of a second more."""
     resolving(monkeypatch, both_test=["127.0.0.2", "127.0.0.3"])
-    monkeypatch.setattr(module, "STAGGER", HANG)
     with socket.create_server(("127.0.0.3", 0)) as listener:
         port = listener.getsockname()[1]
         begun = now()
-        connect("both.test", port, HANG * 9).close()
+        connect("both.test", port, HANG * 9, stagger=HANG).close()
         assert now() - begun < SOON
 
 
@@ -212,7 +214,7 @@ def test_the_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     found += [(socket.AF_INET, ("10.0.0.1", 1))] * 2  # type: ignore[list-item]
     answers = [(family, 1, 6, "", place) for family, place in found]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
-    assert [str(place) for place in module._resolve("h", 1)] == [
+    assert [str(place) for place in resolve("h", 1)] == [
         "[2001:db8::1]:1",
         "10.0.0.1:1",
         "[2001:db8::2]:1",
@@ -231,13 +233,13 @@ def test_the_losers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(sock, place)
 
     monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
-    monkeypatch.setattr(module, "STAGGER", 0.0)
     with (
         socket.create_server(("127.0.0.3", 0)) as second,
         socket.create_server(("127.0.0.2", second.getsockname()[1])) as first,
     ):
         port, before = second.getsockname()[1], len(os.listdir("/proc/self/fd"))
-        won = bounded(lambda: connect("both.test", port, HANG), HANG, Bounds())
+        at_once = partial(connect, "both.test", port, HANG, stagger=0.0)
+        won = bounded(at_once, HANG, Bounds())
         assert len(os.listdir("/proc/self/fd")) == before + 1
         assert [sock.fileno() for sock in sockets if sock is not won] in ([], [-1])
         for listener in first, second:
@@ -293,7 +295,7 @@ def test_what_this_machine_lacks_is_no_fault_of_an_address(
 
 def leading_out_by(monkeypatch: pytest.MonkeyPatch, **by: str) -> None:
     """Let the route to the last number of an address lead out by this one of ours."""
-    monkeypatch.setattr(module, "is_only_here", lambda address: False)
+    monkeypatch.setattr("service_monitor.net.route.is_only_here", lambda address: False)
     real = socket.socket.connect
 
     def connect(sock: socket.socket, place: Address) -> None:

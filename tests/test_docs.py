@@ -233,21 +233,26 @@ def said() -> set[str]:
 
 
 @functools.cache
-def pattern(form: str) -> re.Pattern[str]:
-    """Make a pattern of a message of the code.
-
-    In a hole the documents have `...`, or a text that the code has too, such as "up".
-    """
-    words = (re.escape(text) for text in said() if re.search(r"\w\w", text))
-    hole = "|".join([r"\.\.\.", *words])
-    pieces = map(re.escape, re.split(f"{HOLE}+", form))
-    return re.compile(f"(?:{hole})".join(pieces))
+def fillings() -> set[str]:
+    """Collect what the documents may have in a hole: `...`, or a text of the code."""
+    return {"..."} | {text for text in said() if re.search(r"\w\w", text)}
 
 
 def matches(message: str, form: str) -> bool:
-    if any(piece not in message for piece in form.split(HOLE)):
-        return False  # far cheaper than its pattern
-    return pattern(form).fullmatch(message) is not None
+    first, *others = re.split(f"{HOLE}+", form)
+    return message.startswith(first) and ends(message[len(first) :], others)
+
+
+def ends(rest: str, pieces: list[str]) -> bool:
+    """Tell whether a filling and a piece follow, and again, up to the end."""
+    if not pieces:
+        return not rest
+    piece, *others = pieces
+    return any(
+        rest[:at] in fillings() and ends(rest[at + len(piece) :], others)
+        for at in range(1, len(rest) + 1)
+        if rest.startswith(piece, at)
+    )
 
 
 def messages(heading: str) -> list[str]:

@@ -11,7 +11,8 @@ from integration.support.limits import no_files_left
 from service_monitor.errors import LocalLack
 from service_monitor.net import here
 from service_monitor.net.here import Here, look
-from service_monitor.net.meaning import behind, elsewhere_another
+from service_monitor.net.meaning import behind, why_ambiguous
+from service_monitor.net.netlink import own_addresses
 
 ROUTES = "Iface\tDestination\tGateway\tFlags\n"
 TO_LAN = "{name}\t00000000\t010011AC\t0003\n"  # default via 172.17.0.1
@@ -26,7 +27,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run/systemd").mkdir(parents=True)
     (tmp_path / "etc").mkdir()
     monkeypatch.setattr(socket, "gethostname", lambda: "es-1.example.com")
-    monkeypatch.setattr(here, "_addresses", lambda: [])
+    monkeypatch.setattr(here, "own_addresses", lambda: [])
     return tmp_path
 
 
@@ -41,7 +42,7 @@ def interface(root: Path, name: str, *entries: str, uevent: str = "") -> None:
 def bridged(
     root: Path, monkeypatch: pytest.MonkeyPatch, address: str = "172.18.0.1"
 ) -> Here:
-    monkeypatch.setattr(here, "_addresses", lambda: [("br0", address, 16)])
+    monkeypatch.setattr(here, "own_addresses", lambda: [("br0", address, 16)])
     return look(root)
 
 
@@ -52,8 +53,8 @@ def test_the_bridge_of_containers_is_another_one_on_each_machine(
     interface(root, "br0", "bridge", "brif/veth1")
     interface(root, "veth1")
     found = bridged(root, monkeypatch)
-    assert elsewhere_another("172.18.0.1", found) == "the address of the bridge br0"
-    assert elsewhere_another("172.18.0.2", found) is None
+    assert why_ambiguous("172.18.0.1", found) == "the address of the bridge br0"
+    assert why_ambiguous("172.18.0.2", found) is None
 
 
 def test_what_is_behind_a_bridge_is_known(
@@ -81,7 +82,7 @@ def test_an_empty_bridge_is_one_of_containers_too(
 ) -> None:
     """The address would be another one before the first container starts."""
     interface(root, "br0", "bridge")
-    assert elsewhere_another("172.18.0.1", bridged(root, monkeypatch))
+    assert why_ambiguous("172.18.0.1", bridged(root, monkeypatch))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_bridge_of_a_hypervisor_is_its_own_network(
     interface(root, "br0", "bridge", "brif/port", "brif/tap1")
     interface(root, "tap1")
     interface(root, "port", entry, uevent=uevent)
-    assert elsewhere_another("172.18.0.1", bridged(root, monkeypatch)) is None
+    assert why_ambiguous("172.18.0.1", bridged(root, monkeypatch)) is None
 
 
 def test_a_bridge_that_a_gateway_is_behind_leads_out(
@@ -105,7 +106,7 @@ def test_a_bridge_that_a_gateway_is_behind_leads_out(
     """A bridge over what we do not know, as an open vSwitch, would be thrown away."""
     interface(root, "br0", "bridge")
     (root / "proc/net/route").write_text(ROUTES + TO_LAN.format(name="br0"))
-    assert elsewhere_another("172.18.0.1", bridged(root, monkeypatch)) is None
+    assert why_ambiguous("172.18.0.1", bridged(root, monkeypatch)) is None
 
 
 @pytest.mark.parametrize("address", ["172.17.0.1", "10.88.0.1"])
@@ -113,9 +114,9 @@ def test_an_engines_own_bridge_is_known_by_its_address(
     root: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     """In a container on a network of its own nothing else tells what it is."""
-    assert elsewhere_another(address, look(root))
+    assert why_ambiguous(address, look(root))
     own = bridged(root, monkeypatch, address)  # of an interface that is no bridge
-    assert elsewhere_another(address, own) is None
+    assert why_ambiguous(address, own) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_in_a_container_the_gateway_is_the_machine_around_it(
     """Each machine's containers would be told of their own machine."""
     route = "eth0\t00000000\t0100000A\t0003\n"  # default via 10.0.0.1
     (root / "proc/net/route").write_text(ROUTES + route)
-    assert elsewhere_another("10.0.0.1", look(root)) is None
+    assert why_ambiguous("10.0.0.1", look(root)) is None
     gateway = "fd02000000000000000000000000000a"
     rest = "00000400 00000001 00000000 00000003 eth0"
     zero = "0" * 32
@@ -136,12 +137,12 @@ def test_in_a_container_the_gateway_is_the_machine_around_it(
         f"{zero} 00 {zero} 00 {zero} {rest}",
     ]
     (root / "proc/net/ipv6_route").write_text("\n".join(lines))
-    assert elsewhere_another("fd02::a", look(root)) is None
+    assert why_ambiguous("fd02::a", look(root)) is None
     (root / mark).touch()
     for address in "10.0.0.1", "fd02::a":
-        found = elsewhere_another(address, look(root))
+        found = why_ambiguous(address, look(root))
         assert found == "the gateway of this container"
-    assert elsewhere_another("10.0.0.2", look(root)) is None
+    assert why_ambiguous("10.0.0.2", look(root)) is None
 
 
 HOSTS = """
@@ -161,7 +162,7 @@ def test_a_name_that_the_hosts_file_has_for_loopback_is_loopback(
 ) -> None:
     """The name of `--add-host=outside:host-gateway` would be told to others."""
     (root / "etc/hosts").write_text(HOSTS)
-    found = elsewhere_another(name, look(root))
+    found = why_ambiguous(name, look(root))
     assert found
     assert found.endswith("says /etc/hosts")
 
@@ -173,7 +174,7 @@ def test_this_machines_own_name_is_good_for_others(root: Path, name: str) -> Non
     """Debian has its own name on 127.0.1.1: a name would be told on some machines, and
     an address on others."""
     (root / "etc/hosts").write_text(HOSTS)
-    assert elsewhere_another(name, look(root)) is None
+    assert why_ambiguous(name, look(root)) is None
 
 
 def test_the_kernel_is_asked_for_all_addresses() -> None:
@@ -212,4 +213,4 @@ def test_without_a_file_left_nothing_is_guessed(
                 assert spare
     monkeypatch.undo()
     with no_files_left(), pytest.raises(LocalLack, match="open files"):
-        list(here._addresses())
+        list(own_addresses())

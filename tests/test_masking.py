@@ -151,6 +151,15 @@ def test_words_are_not_masked() -> None:
     assert shown.masked(f"Bearer: {SECRET}") == "Bearer: ***"
 
 
+@pytest.mark.parametrize("quoted", ['p"w', 'p\\"w', "cCJ3", "p%22w"])
+def test_an_answer_does_not_quote_a_short_password(quoted: str) -> None:
+    """The log would show what is too short to be taken out of every line."""
+    short = 'p"w'
+    shown.hide(short)
+    assert shown.masked(f"no: {quoted}") == f"no: {quoted}"
+    assert shown.masked(f"no: {quoted}", [short, ""]) == "no: ***"
+
+
 def test_a_log_line_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     """One that quotes an error of a library passes no check of ours."""
     shown.hide(SECRET)

@@ -9,15 +9,14 @@ thread of its own, and at the deadline its sockets are shut down under it.
 from __future__ import annotations
 
 import math
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, TypeVar
 
 from service_monitor.net.lacks import lack_in, start_thread
+from service_monitor.net.sockets import Sockets
 from service_monitor.net.stop import Stop
 from service_monitor.timing import now
 
@@ -96,13 +95,11 @@ class Bounds:
 
 
 class _Call(Generic[T]):
-    """A function running in its thread, and the sockets it uses."""
+    """A function running in a thread of its own, and the sockets that it uses."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
-        self._lock = threading.Lock()
-        self._breakers: list[socket.socket] = []
-        self._aborted = False
+        self._sockets = Sockets()
         self._result: T
         self._error: BaseException | None = None
         self.finished = False
@@ -110,63 +107,27 @@ class _Call(Generic[T]):
         start_thread(self._run)
 
     def _run(self) -> None:
-        _current.call = self
+        self._sockets.collect()
         try:
             self._result = self._function()
         except BaseException as error:
             self._error = error
-        with self._lock:
-            for breaker in self._breakers:
-                breaker.close()
-            self._breakers.clear()
+        self._sockets.let_go()
         self.finished = True
         self.wake.set()
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Make `sock` go down with the call.
-
-        A duplicate is kept, since TLS and a response that outlives its connection both
-        take the socket object away while the connection stays the same.
-        """
-        try:
-            breaker = socket.socket(fileno=os.dup(sock.fileno()))
-        except OSError:  # no file left: who called may not come to close it
-            sock.close()
-            raise
-        with self._lock:
-            self._breakers.append(breaker)
-            if self._aborted:
-                _shut(breaker)
-
     def abort(self) -> None:
         """Shut the call's sockets down, those still to be opened included."""
-        with self._lock:
-            self._aborted = True
-            for breaker in self._breakers:
-                _shut(breaker)
+        self._sockets.shut()
 
     def result(self) -> T:
+        """Return what the function returned, or raise what it raised."""
         if self._error is not None:
             # Here, since each library wraps it in a way of its own.
             if lack := lack_in(self._error):
                 raise lack from self._error
             raise self._error
         return self._result
-
-
-_current = threading.local()
-
-
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):  # not connected yet, or already gone: nothing to shut
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def adopt(sock: socket.socket) -> None:
-    """Tie `sock` to the bounded call that this thread is running, if it is one."""
-    call = getattr(_current, "call", None)
-    if call is not None:
-        call.adopt(sock)
 
 
 def bounded(

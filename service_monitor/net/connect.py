@@ -15,14 +15,11 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, zip_longest
-from typing import Any, NamedTuple
 
 from service_monitor.errors import describe
-from service_monitor.net.addresses import is_only_here, with_port
-from service_monitor.net.calls import adopt
 from service_monitor.net.lacks import lack_in
-from service_monitor.net.zones import with_index
+from service_monitor.net.resolve import Place, resolve
+from service_monitor.net.sockets import adopt
 from service_monitor.timing import now
 
 STAGGER = 0.25
@@ -40,14 +37,6 @@ class NotConnected(OSError):
     """No address of a name could be connected to; the text says what each one said."""
 
 
-class _Place(NamedTuple):
-    family: socket.AddressFamily
-    address: tuple[Any, ...]
-
-    def __str__(self) -> str:
-        return with_port(str(self.address[0]), self.address[1])
-
-
 _limit = threading.local()
 
 
@@ -62,16 +51,23 @@ def connecting_within(seconds: float) -> Iterator[None]:
 
 
 def connect(
-    host: str, port: int, seconds: float | None, options: Iterable[Option] = ()
+    host: str,
+    port: int,
+    seconds: float | None,
+    options: Iterable[Option] = (),
+    stagger: float = STAGGER,
 ) -> socket.socket:
     """Return a socket, connected to the first address of the host that answers.
 
-    It blocks for up to the seconds at each later use, and goes down with the bounded
-    call that it was made in. Raises gaierror, `NotConnected`, for an address that was
-    given as such its own OSError, TimeoutError, and the OSError of what this machine
-    lacks.
+    Blocks for up to `seconds` (None: without end), which are then the timeout of each
+    use of the socket. Resolving the name comes before, and is bounded by nothing here:
+    so this is for a bounded call, with which the socket goes down. `stagger` is how
+    many seconds an address has for itself before the next one is tried, too.
+
+    Raises gaierror, TimeoutError, `NotConnected` (for a host that is an address, the
+    OSError of that address), and the OSError of what this machine lacks.
     """
-    attempts = _Attempts(host, _resolve(host, port), tuple(options))
+    attempts = _Attempts(host, resolve(host, port), tuple(options), stagger)
     try:
         sock = attempts.run(seconds)
     finally:
@@ -80,55 +76,21 @@ def connect(
     return sock
 
 
-def local_address(host: str, port: int, seconds: float) -> str:
-    """Return the address of this machine that the host is reached from.
-
-    Nothing is sent where the routes alone tell: connecting a UDP socket looks one up.
-    If they lead out by several addresses, only a connection tells which of them works;
-    but of those that mean nothing elsewhere any will do.
-    Raises as `connect`.
-    """
-    found: dict[str, None] = {}
-    error: OSError | None = None
-    for place in _resolve(host, port):
-        try:
-            with socket.socket(place.family, socket.SOCK_DGRAM) as sock:
-                sock.connect(place.address)
-                found[str(sock.getsockname()[0])] = None
-        except OSError as no_route:
-            error = error or no_route
-    if len(found) == 1 or (found and all(map(is_only_here, found))):
-        return next(iter(found))
-    if not found:
-        raise error or OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
-    with connect(host, port, seconds) as sock:
-        return str(sock.getsockname()[0])
-
-
-def _resolve(host: str, port: int) -> list[_Place]:
-    """Return the addresses in the system's order, the families in turn."""
-    host = with_index(host.strip("[]"))
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # a label of more than 63 letters
-        raise socket.gaierror(socket.EAI_NONAME, "no host name") from None
-    families: dict[int, dict[_Place, None]] = {}
-    for family, _, _, _, address in found:
-        families.setdefault(family, {})[_Place(family, address)] = None
-    turns = zip_longest(*families.values())
-    return [place for place in chain.from_iterable(turns) if place]
-
-
 class _Attempts:
     """The attempts at one name, and what came of each."""
 
     def __init__(
-        self, host: str, places: list[_Place], options: tuple[Option, ...]
+        self,
+        host: str,
+        places: list[Place],
+        options: tuple[Option, ...],
+        stagger: float,
     ) -> None:
         self._host = host.strip("[]")
         self._places = places
         self._options = options
-        self._errors: dict[_Place, OSError] = {}
+        self._stagger = stagger
+        self._errors: dict[Place, OSError] = {}
         self._selector = selectors.DefaultSelector()
 
     def run(self, seconds: float | None) -> socket.socket:
@@ -136,7 +98,7 @@ class _Attempts:
         limit = float("inf") if seconds is None else seconds
         limit = min(limit, getattr(_limit, "deadline", float("inf")) - now())
         deadline = now() + limit - min(MARGIN, limit / 10)
-        stagger = min(STAGGER, limit / (len(self._places) + 1))
+        stagger = min(self._stagger, limit / (len(self._places) + 1))
         left, next_start = list(self._places), now()
         while left or self._selector.get_map():
             moment = now()
@@ -157,7 +119,7 @@ class _Attempts:
             _end(key.fileobj)  # type: ignore[arg-type]
         self._selector.close()
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: Place) -> None:
         sock = None
         try:
             sock = socket.socket(place.family, socket.SOCK_STREAM)

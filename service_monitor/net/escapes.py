@@ -19,7 +19,7 @@ def check_escapes(text: str) -> None:
 
 
 def unescape(text: str) -> str:
-    """Decode it. Raises ValueError as `check_escapes` does, and if it is not UTF-8."""
+    """Decode the escapes. Raises ValueError for a stray %, and for what is no UTF-8."""
     check_escapes(text)
     try:
         return unquote(text, errors="strict")

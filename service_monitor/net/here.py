@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from service_monitor.net.lacks import lack_in
+from service_monitor.net.netlink import own_addresses
 
 T = TypeVar("T")
 
 _MARKS = ".dockerenv", "run/.containerenv"
 _CONTAINED = *_MARKS, "run/systemd/container", "run/host/container-manager"
-_GET_ADDRESSES, _DONE, _ERROR = 22, 3, 2  # RTM_GETADDR, NLMSG_DONE, NLMSG_ERROR
-_REQUEST_DUMP = 0x301
-_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL: the same but on a point-to-point link
 _TUNNEL = re.compile(r"^DEVTYPE=(vxlan|geneve|vlan|bond|wlan|bridge)$", re.MULTILINE)
 
 
@@ -55,13 +53,13 @@ every machine has the same."""
 
 
 def look(root: Path = Path("/")) -> Here:
-    """Read it; what this kernel or container does not show is left out.
+    """Look around; what this kernel or container does not show is left out.
 
     Raises `LocalLack`.
     """
     inner = set(_inner_bridges(root))
     # Without /sys nothing would tell a bridge from a card.
-    found = list(_addresses()) if (root / "sys/class/net").is_dir() else []
+    found = list(own_addresses()) if (root / "sys/class/net").is_dir() else []
     contained = _has_any(root, _CONTAINED)
     engines = {place.network: name for place, name in ENGINES.items()}
     return Here(
@@ -153,49 +151,6 @@ def _leads_out(port: Path) -> bool:
     if (port / "device").exists() or _entries(port, "lower_*"):
         return True
     return _TUNNEL.search(_text(port / "uevent")) is not None
-
-
-def _addresses() -> Iterator[tuple[str, str, int]]:
-    """Give interface, address and length of the prefix of all there are.
-
-    IPv6 ones without zone.
-    """
-    header = struct.pack("=IHHIIBxxxI", 24, _GET_ADDRESSES, _REQUEST_DUMP, 1, 0, 0, 0)
-    try:
-        names = dict(socket.if_nameindex())
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
-            kernel.settimeout(1)
-            kernel.send(header)
-            while True:
-                answer = kernel.recv(65536)
-                for kind, body in _messages(answer):
-                    if kind in (_DONE, _ERROR):
-                        return
-                    if kind == _GET_ADDRESSES - 2:  # RTM_NEWADDR
-                        yield from _address(body, names)
-    except OSError as error:  # a sandbox whose kernel does not tell
-        if lack := lack_in(error):
-            raise lack from error
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 16:
-        length, kind = struct.unpack_from("=IH", data)
-        yield kind, data[16:length]
-        data = data[(length + 3) & ~3 :]
-
-
-def _address(body: bytes, names: Mapping[int, str]) -> Iterator[tuple[str, str, int]]:
-    family, length, index = struct.unpack_from("=BBxxI", body)
-    if family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    found, rest = {}, body[8:]
-    while len(rest) >= 4:
-        size, kind = struct.unpack_from("=HH", rest)
-        found[kind] = rest[4:size]
-        rest = rest[(size + 3) & ~3 :]
-    if value := found.get(_LOCAL) or found.get(_ADDRESS):
-        yield names.get(index, ""), socket.inet_ntop(family, value), length
 
 
 def _hosts_file(root: Path, own: str) -> dict[str, tuple[str, ...]]:

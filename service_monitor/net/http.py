@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import socket
-from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, IncompleteRead, parse_headers
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -15,10 +12,10 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from service_monitor.net.addresses import in_url
-from service_monitor.net.calls import adopt
-from service_monitor.net.head import Head
+from service_monitor.net.answer import Answer
 from service_monitor.net.pooled import SideBySide
-from service_monitor.net.zones import brought_back
+from service_monitor.net.sockets import adopt
+from service_monitor.net.zones import restored
 
 # A peer that vanished is noticed by the kernel after 2 + 3 x 1 s, not after hours.
 _KEEPALIVE = [
@@ -33,58 +30,14 @@ MOST_ERROR = 64 * 1024
 """Bytes of an answer's body that are read where only its first words are shown."""
 
 
-_LONGEST_LINE = 64 * 1024
-_CHUNK_LENGTH = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})(?![0-9A-Fa-f])")
-
-
-class _Answer(HTTPResponse):
-    """An answer as `net.head` reads it."""
-
-    def begin(self) -> None:
-        file = self.fp
-        self.fp = Head(file)  # type: ignore[assignment]
-        try:
-            super().begin()
-        finally:
-            if self.fp is not None:  # not closed on the way
-                self.fp = file
-        self.headers.defects.clear()  # of a mail; urllib3 logs them, with a traceback
-        if self.length == 0:  # by its status: so there are no chunks either
-            self.chunked = False
-
-    def _read_status(self) -> tuple[str, int, str]:
-        """Pass over what comes before the answer itself, as 103 Early Hints."""
-        while True:
-            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-            if found[1] == HTTPStatus.SWITCHING_PROTOCOLS or found[1] >= HTTPStatus.OK:
-                return found
-            parse_headers(self.fp)
-
-    def _read_next_chunk_size(self) -> int:
-        """Read it as other clients do; Python's own takes -3 and 1_0 for numbers."""
-        line = self.fp.readline(_LONGEST_LINE)
-        if not line:
-            raise IncompleteRead(b"")
-        digits = _CHUNK_LENGTH.match(line)
-        if not digits:
-            raise HTTPException("a chunk begins without its length")
-        return int(digits[1], 16)
-
-    def _get_chunk_left(self) -> int | None:
-        if self.chunk_left == 0:  # a line ends each chunk, with CR or without
-            if self.fp.readline(3).strip(b"\r\n"):
-                raise HTTPException("a chunk is longer than it says")
-            self.chunk_left = None
-        left: int | None = super()._get_chunk_left()  # type: ignore[misc]
-        return left
-
-
 class _Adopting(SideBySide):
+    """A connection that goes down with the bounded call, also one kept from before."""
+
     default_socket_options = _KEEPALIVE
-    response_class = _Answer
+    response_class = Answer
 
     def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(brought_back(host), *args, **kwargs)
+        super().__init__(restored(host), *args, **kwargs)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # kept from an earlier call
@@ -100,7 +53,7 @@ class _Adopting(SideBySide):
 
 
 class _AdoptingTls(_Adopting, HTTPSConnection):
-    pass
+    """The same over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
@@ -134,8 +87,8 @@ def new_session(
 ) -> requests.Session:
     """Return a session without proxies, .netrc, cookies, redirects or retries.
 
-    `ca` is a bundle's path (default: certifi's), `cert` the client's certificate and
-    key.
+    `ca` is the path of a bundle (default: certifi's), `cert` the paths of the client's
+    certificate and key. Sends nothing.
     """
     session = _Session()
     session.trust_env = False
@@ -152,7 +105,11 @@ def new_session(
 
 
 def text_of(answer: requests.Response) -> str:
-    """Read a streamed answer's body: all of a success, `MOST_ERROR` of all else."""
+    """Read a streamed answer's body: all of a success, `MOST_ERROR` of all else.
+
+    Blocks until that has come: so this is for a bounded call. Raises RequestException
+    and urllib3's HTTPError.
+    """
     if answer.status_code == 200:
         body = answer.content
     else:

@@ -56,9 +56,10 @@ def _no_thread() -> LocalLack:
 
 
 def lack_in(error: BaseException, *, unclear: bool = False) -> LocalLack | None:
-    """Return the lack that an error comes from, whatever it is wrapped in.
+    """Return what this machine lacks if that caused the error, whatever wraps it.
 
-    Where the cause does not say, or is `unclear` by itself, the files left decide.
+    A resolver that fails, or an `unclear` error, may come of a lack of files without
+    saying so. Then a few files are opened, to see whether there are any left.
     """
     for cause in causes(error):
         if isinstance(cause, LocalLack):

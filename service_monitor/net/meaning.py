@@ -11,11 +11,11 @@ from service_monitor.net.here import ENGINES, Here
 _ENGINES = {str(place.ip): name for place, name in ENGINES.items()}
 
 
-def elsewhere_another(host: str, here: Here) -> str | None:
-    """Say what makes this host another machine on each machine; None if nothing does.
+def why_ambiguous(host: str, here: Here) -> str | None:
+    """Say why the host is another machine on each machine, None if it is one for all.
 
-    A name is looked up in /etc/hosts alone: to ask for it could hang, and the answer
-    would be for this machine only.
+    A name is looked up in /etc/hosts alone: a resolver could hang, and its answer would
+    be for this machine only.
     """
     if why := is_only_here(host):
         return why
@@ -27,7 +27,7 @@ def elsewhere_another(host: str, here: Here) -> str | None:
     if host in _ENGINES and host not in here.addresses:
         return _ENGINES[host]
     listed = here.names.get(host.lower().rstrip("."), ())
-    reasons = [elsewhere_another(address, here) for address in listed]
+    reasons = [why_ambiguous(address, here) for address in listed]
     if reasons and all(reasons):
         return f"{reasons[0]}, says /etc/hosts"
     return None
@@ -36,7 +36,8 @@ def elsewhere_another(host: str, here: Here) -> str | None:
 def behind(host: str, here: Here) -> str | None:
     """Say behind which bridge of this machine an address is, None if behind none.
 
-    Good on this machine; others do not reach it, and may have one of the same name.
+    This machine reaches such an address. Others do not, and may have one that looks the
+    same.
     """
     with suppress(ValueError):  # a name
         address = ipaddress.ip_address(canonical(host))

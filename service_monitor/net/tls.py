@@ -8,9 +8,9 @@ from service_monitor.net.lacks import lack_in
 
 
 def check_tls(ca: str | None, cert: tuple[str, str] | None = None) -> None:
-    """Check a bundle of CAs, and a client's certificate and key.
+    """Read a bundle of CAs, and a client's certificate and key, as a connection would.
 
-    Raises ValueError naming the file, and `LocalLack`.
+    Raises ValueError, which names the file, and `LocalLack`.
     """
     import ssl  # slow, and only for who uses it
 

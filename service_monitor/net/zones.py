@@ -16,7 +16,7 @@ _STANDIN = ".zone.invalid"
 
 
 def carried(host: str) -> str:
-    """Return what stands for `[address%zone]`; any other host as it is."""
+    """Return a name that stands for `[address%zone]`, any other host as it is."""
     address, percent, zone = host.strip("[]").partition("%")
     if not percent:
         return host
@@ -25,7 +25,7 @@ def carried(host: str) -> str:
 
 
 def carry_zone(url: str) -> str:
-    """Do this to the host of a URL that has no credentials."""
+    """Return a URL, which has no credentials, with such a name for its host."""
     parts = urlsplit(url)
     host, bracket, port = parts.netloc.rpartition("]")
     if not bracket:
@@ -34,8 +34,8 @@ def carry_zone(url: str) -> str:
     return urlunsplit(parts._replace(netloc=host + port))
 
 
-def brought_back(host: str) -> str:
-    """Return `address%zone` if the host stands for that; any other as it is."""
+def restored(host: str) -> str:
+    """Return the `address%zone` that a name stands for, any other host as it is."""
     if not host.endswith(_STANDIN):
         return host
     address, zone = map(bytes.fromhex, host.removesuffix(_STANDIN).split("."))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from service_monitor.errors import ConfigError
 from service_monitor.net.here import Here, look
-from service_monitor.net.meaning import behind, elsewhere_another
+from service_monitor.net.meaning import behind, why_ambiguous
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def advertised_host(
     """
     here = look() if here is None else here
     if given:
-        if why := elsewhere_another(given, here):
+        if why := why_ambiguous(given, here):
             log.warning(
                 "--host %s (%s) is another machine on each machine: who is told to "
                 "join it reaches itself, or nobody",
@@ -36,7 +36,7 @@ def advertised_host(
         return given
     host = urlsplit(monitor_url).hostname if monitor_url else None
     host = (host or "").replace("%25", "%")
-    why = elsewhere_another(host, here)
+    why = why_ambiguous(host, here)
     if host and not why:
         return _seen(host, here)
     address = local_address()
@@ -53,7 +53,7 @@ def advertised_host(
             why,
             address,
         )
-    return address if elsewhere_another(address, here) else _seen(address, here)
+    return address if why_ambiguous(address, here) else _seen(address, here)
 
 
 def _seen(host: str, here: Here) -> str:

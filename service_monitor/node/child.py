@@ -24,6 +24,7 @@ KILL_WAIT = 2.0
 """Seconds for the kernel to end what was sent SIGKILL; a dead disk may hold that up."""
 
 _POLL = 0.05
+"""Seconds between two looks whether its process group is gone."""
 _STILL: dict[int, str] = {
     number: signal.Signals(number).name
     for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -31,10 +32,10 @@ _STILL: dict[int, str] = {
 
 
 class Child:
-    """A running command; its exit calls `ended` with the code, from a thread.
+    """A running command; a thread calls `ended` with its exit code when it has ended.
 
-    It stays a zombie until `stop` has ended its process group: so long no other process
-    can get its number, and no signal of ours a stranger.
+    It stays a zombie until `stop` has ended its process group. Until then no other
+    process can get its number, so no signal of ours reaches a stranger.
     """
 
     def __init__(
@@ -80,7 +81,10 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """Return its exit code, 128 plus the signal's number; None while it runs."""
+        """Return its exit code, or 128 plus the number of the signal that ended it.
+
+        None while it runs.
+        """
         return self._code
 
     def send(self, number: int) -> bool:
@@ -91,13 +95,14 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End all that is left of its process group at once."""
+        """Send SIGKILL to all that is left of its process group."""
         self._signal(signal.SIGKILL)
 
     def stop(self, number: int, timeout: float, stop: Stop) -> None:
-        """Send a signal, and SIGKILL to what is left after `timeout` seconds; block.
+        """Send a signal, and SIGKILL to what is left after `timeout` seconds.
 
-        A signal to us in the meantime goes on to it.
+        Blocks until its process group is gone, or `timeout` and `KILL_WAIT` seconds are
+        over. A stop that is requested in the meantime is passed on to it.
         """
         if not self._gone():
             self._tell(number)

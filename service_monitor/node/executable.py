@@ -16,11 +16,12 @@ from pathlib import Path
 from service_monitor.errors import CannotStart
 
 MISSING, REFUSED = 127, 126
+"""Exit codes, as a shell has them, for a command that cannot be started."""
 
 _SCRIPT_HEAD = 256
 """Bytes of a script in which the kernel looks for its interpreter."""
 _DEEPEST = 4
-"""Interpreters that may be scripts themselves, one by the other."""
+"""How many interpreters may be scripts themselves, each run by the next."""
 _HANDLERS = Path("/proc/sys/fs/binfmt_misc")
 _PT_INTERP = 3
 _ELF = b"\x7fELF"
@@ -29,7 +30,10 @@ _RELATIVES = {(62, 3), (183, 40)}
 
 
 def find(name: str) -> str:
-    """Return the path that `name` means, as a shell finds it. Raises `CannotStart`."""
+    """Return the path that `name` means, as a shell finds it.
+
+    Raises `CannotStart`. Reads the beginning of the file, which a dead disk holds up.
+    """
     if "/" in name:
         _check_file(name, name)
         path = name

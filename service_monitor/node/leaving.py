@@ -13,7 +13,7 @@ _leaving = _thread.allocate_lock()
 def leave(code: int) -> "NoReturn":
     """End the process at once, as another thread may hang in what nothing interrupts.
 
-    Where two threads want to, the exit code is that of the first.
+    Nothing is flushed or cleaned up. Of two threads that call it the first one counts.
     """
     with _leaving:
         os._exit(code)

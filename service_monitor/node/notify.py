@@ -1,7 +1,7 @@
 """Tell whoever supervises this process how it goes.
 
-systemd by sd_notify(3), and health checks by a file: both only where they are asked
-for. Neither ever ends or delays what they report on.
+systemd is told by sd_notify(3), health checks by a file: each only where the user asked
+for it. No report ever blocks, raises, or ends what it reports on.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from service_monitor.text import printable
 log = logging.getLogger(__name__)
 
 QUEUED_FOR = 30.0
-"""Seconds by which each look at the queue extends systemd's start timeout: several
-looks, each with a call that may take its whole timeout."""
-
+"""Seconds by which each look at the queue extends systemd's start timeout: enough
+for several looks, each with a call that takes its whole timeout."""
 
 _USEC = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Notifier:
-    """Reports to $NOTIFY_SOCKET and to a heartbeat file; without either to nobody."""
+    """Reports to $NOTIFY_SOCKET and to a heartbeat file; without either to nobody.
+
+    `watchdog` is WatchdogSec of the unit in seconds, None if this process has none.
+    """
 
     def __init__(
         self, environ: Mapping[str, str] | None = None, heartbeat: str | None = None
@@ -46,19 +48,19 @@ class Notifier:
         self._send(f"STATUS={printable(text)}")
 
     def queued(self, text: str) -> None:
-        """Report a wait in the queue, which must not count as a start that hangs."""
+        """Report a wait in the queue, so that systemd does not take it for a hang."""
         self.status(text)
         self._queues = True
         self.passing()
 
     def passing(self) -> None:
-        """Report, once it queues, that a look of several calls goes on."""
+        """Report a sign of life between two calls of a look, once it queues."""
         if self._queues:
             self.extend(QUEUED_FOR)
             self.beat(QUEUED_FOR)
 
     def extend(self, seconds: float) -> None:
-        """Let the start, or the stop, take that long from now."""
+        """Ask systemd to let the start, or the stop, take `seconds` from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def ready(self) -> None:
@@ -66,7 +68,7 @@ class Notifier:
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """Report the beginning of the end."""
+        """Report that the stop has begun."""
         self._send("STOPPING=1")
 
     def beat(self, seconds: float) -> None:

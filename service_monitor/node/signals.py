@@ -37,12 +37,13 @@ may have one of them as its STOPSIGNAL, and PID 1 would ignore it until SIGKILL.
 
 
 def block() -> frozenset[int]:
-    """Keep all of these for `obey`; return them.
+    """Block all signals that `obey` takes, for this thread and those that it starts.
 
-    So none can strike between two lines of the code that cleans up, nor between the
-    start of COMMAND and that of its care; and they work for PID 1, which has no default
-    actions. They count where a parent ignored or blocked them, as a shell does with
-    SIGINT of what it starts by `&`; but SIGHUP that was ignored stays so: `nohup`.
+    Return them. So none can strike between two lines of the code that cleans up, nor
+    between the start of COMMAND and that of its care; and they work for PID 1, which
+    has no default actions. They count where a parent ignored or blocked them, as a
+    shell does with SIGINT of what it starts by `&`. But SIGHUP stays ignored where it
+    was: `nohup`.
     """
     heeded = set(STOPS | PASSED_ON)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -54,7 +55,11 @@ def block() -> frozenset[int]:
 
 
 def obey(stop: Stop, ending: Ending, heeded: frozenset[int]) -> None:
-    """Take signals, for ever; end the process if a stop takes too long."""
+    """Take the blocked signals; end the process if a stop takes too long.
+
+    Never returns: it is for a thread of its own. A stop becomes a request to `stop`,
+    and each later one another; COMMAND is sent what is its own business.
+    """
     first, end = 0, float("inf")
     while not first or time.monotonic() < end:
         if first:
@@ -65,14 +70,14 @@ def obey(stop: Stop, ending: Ending, heeded: frozenset[int]) -> None:
             continue
         stop.request(taken.si_signo)
         if not first:
-            # That long it takes only for what is not ours: a full pipe, a disk.
+            # Only what is not ours takes that long: a full pipe, a dead disk.
             first, end = taken.si_signo, time.monotonic() + ending.forced_after
     ending.last_act()
     leave(128 + first)
 
 
 def _is_stop(taken: signal.struct_siginfo, ending: Ending) -> bool:
-    """Tell whether it is one; what is COMMAND's is passed on."""
+    """Tell whether a signal is a stop; send COMMAND what is its own business."""
     number = taken.si_signo
     # From the kernel itself, and not by kill: a window was resized.
     resized = number == signal.SIGWINCH and taken.si_code > 0
@@ -82,5 +87,8 @@ def _is_stop(taken: signal.struct_siginfo, ending: Ending) -> bool:
 
 
 def for_command(number: int | None) -> int:
-    """Return what ends COMMAND after this one ended us: to many SIGHUP is a reload."""
+    """Return the signal that ends COMMAND after signal `number`, or none, ended us.
+
+    SIGTERM in place of SIGHUP, which many services take for a reload.
+    """
     return signal.SIGTERM if number in (None, signal.SIGHUP) else number

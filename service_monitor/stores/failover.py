@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from service_monitor.errors import StoreRefused, StoreUnavailable, describe
 from service_monitor.net.calls import Bounds, bounded
-from service_monitor.net.connect import local_address
 from service_monitor.net.here import look
-from service_monitor.net.meaning import elsewhere_another
+from service_monitor.net.meaning import why_ambiguous
+from service_monitor.net.route import local_address
 from service_monitor.stores.endpoint import Endpoint
 from service_monitor.timing import now
 
@@ -88,7 +88,7 @@ class Failover:
                 f"cannot tell which local address reaches the store ({error}): name "
                 "this host with --host"
             ) from None
-        if elsewhere_another(address, look()):
+        if why_ambiguous(address, look()):
             log.warning(
                 "the store is on this machine (%s): other machines would be told "
                 "to connect to %s. If there are any, name this host with --host",

@@ -6,7 +6,6 @@ that came, cut and made printable.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from service_monitor.stores.etcd.failures import (
     WrongAddress,
 )
 from service_monitor.stores.etcd.reading import NotEtcd, Part, as_number, parse
-from service_monitor.text import printable
+from service_monitor.text import masked, printable
 
 LONGEST_WORDS = 160
 """Characters of an answer that are shown: enough for a sentence, no page of a proxy."""
@@ -60,9 +59,7 @@ class ErrorMessage(NamedTuple):
 
 def words(text: str, secrets: Iterable[str] = ()) -> str:
     """Return what a text says on one short line, without its HTML and our secrets."""
-    for secret in filter(None, secrets):
-        for form in secret, json.dumps(secret)[1:-1]:
-            text = text.replace(form, "***")
+    text = masked(text, secrets)
     bare = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]{0,500}>", " ", text[:65536])
     return printable(" ".join(bare.split()), LONGEST_WORDS)
 
