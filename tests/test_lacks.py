@@ -157,6 +157,36 @@ def test_a_probe_without_a_file_says_whose_fault_it_is(
     assert result.reason.startswith(FILES)
 
 
+@pytest.mark.parametrize("profile", ["", "&profile=p"])
+def test_credentials_that_cannot_be_opened_are_not_called_missing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """boto3 forgets why: an operator would look for credentials that are there."""
+    file = tmp_path / "credentials"
+    keys = "aws_access_key_id = a\naws_secret_access_key = s\n"
+    file.write_text(f"[default]\n{keys}[p]\n{keys}")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    store = f"dynamodb://table?region=r&endpoint=http://127.0.0.1:{unused_port()}"
+    run("hosts", "--label=es", f"--store={store}{profile}")  # imports what it needs
+    with no_files_left():
+        code, out, err = run("hosts", "--label=es", f"--store={store}{profile}")
+    assert (code, out, err.count("\n")) == (71, "", 1)
+    assert FILES in err
+
+
+def test_a_database_without_memory_is_not_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a traceback: Python has no error of SQLite for it."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("service_monitor.stores.sqlite.store.read_rows", fail)
+    with pytest.raises(LocalLack, match="this machine lacks memory"):
+        SqliteStore(str(path), Bounds()).list("es/")
+
+
 def test_an_open_database_is_used_on_without_a_file(path: Path) -> None:
     """A lack must pass by itself."""
     store = SqliteStore(str(path), Bounds())

@@ -38,7 +38,7 @@ _LIVES, _DEAD = "#dead_after > :now", "#dead_after <= :now"
 
 
 class DynamoStore:
-    """The store primitives on a table; each takes at most `call_timeout` seconds."""
+    """The primitives of `Store` on a table, each within `call_timeout` seconds."""
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ def init_table(
 
 
 class _Table:
-    """The steps to a table; each is said once it is taken."""
+    """The steps to a table; each is named once it is taken."""
 
     def __init__(self, aws: Aws, name: str, bounds: Bounds, look: float) -> None:
         self._aws = aws

@@ -1,5 +1,4 @@
-"""Whether a service that speaks DynamoDB's API has transactions, without which nothing
-could ever be written.
+"""Whether a service with DynamoDB's API has transactions, which every write needs.
 
 Work-alikes without them answer every read: where nobody is listed this asks, since
 "nobody" would be a wrong answer where nobody ever can be.

@@ -1,6 +1,6 @@
 """What an answer that is no success means: try later, or never like this.
 
-No I/O. A refusal is what no waiting lifts; all else is an outage. Both show the words
+No I/O. A refusal is what no waiting ends; all else is an outage. Both show the words
 that came, cut and made printable.
 """
 
@@ -113,8 +113,8 @@ def refusal(request: RequestInfo, message: ErrorMessage) -> StoreError:
         name = f"the user {request.user!r}" if request.user else "the user"
         hint = f": {name} needs a role with readwrite on {request.prefix}"
     gone = code == NOT_FOUND and "lease not found" in text
-    told = f"{request.endpoint}: cannot {request.doing}: {shown}{hint}"
-    return (LeaseGone if gone else EtcdRefusal)(told, code, dead_token)
+    reason = f"{request.endpoint}: cannot {request.doing}: {shown}{hint}"
+    return (LeaseGone if gone else EtcdRefusal)(reason, code, dead_token)
 
 
 def failure_of_watch(message: Part) -> ErrorMessage | None:
@@ -165,21 +165,21 @@ def foreign(
     """Judge what is not in etcd's form: its HTTP layer, a proxy, something else."""
     message = parse_error(text)
     shown = words(message.text if message else text, secrets)
-    told = f"HTTP {status}" + (f": {shown}" if shown else "")
+    reason = f"HTTP {status}" + (f": {shown}" if shown else "")
     if status < 300:
         if not shown:
             return Outage("an empty answer", DeadToken.PERHAPS)
         return WrongAddress(f"{api.strange}: {shown}")
     if location:
         where = mask_url(location.partition("?")[0])  # what follows may quote us
-        told += f", to {printable(where, LONGEST_WORDS)}: name that address instead"
+        reason += f", to {printable(where, LONGEST_WORDS)}: name that address instead"
     if status in (404, 405, 501):
-        return WrongAddress(f"cannot {doing}: {told}: {api.missing}")
+        return WrongAddress(f"cannot {doing}: {reason}: {api.missing}")
     if status in _LATER or status >= 500:
-        return Outage(told, DeadToken.PERHAPS)
+        return Outage(reason, DeadToken.PERHAPS)
     if "CommonName" in text:
-        told += f": {_COMMON_NAME}"
+        reason += f": {_COMMON_NAME}"
     elif "HTTPS server" in text or "sent to HTTPS" in text:
-        told += f": {api.secure}"
+        reason += f": {api.secure}"
     kind = NotLetIn if status in (401, 403) else WrongAddress
-    return kind(f"cannot {doing}: {told}")
+    return kind(f"cannot {doing}: {reason}")

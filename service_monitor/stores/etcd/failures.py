@@ -1,5 +1,4 @@
-"""The ways an etcd fails us, told apart by whether another address, a login or waiting
-may help."""
+"""The ways an etcd fails us, by what may help: another address, a login, or waiting."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ class DeadToken(enum.Enum):
 
 
 class EtcdRefusal(StoreRefused):
-    """An error that etcd itself gave, which no waiting lifts; `code` is gRPC's."""
+    """An error that etcd itself gave, which no waiting ends; `code` is gRPC's."""
 
     def __init__(
         self, message: str, code: int, dead_token: DeadToken = DeadToken.NO

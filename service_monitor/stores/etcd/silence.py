@@ -1,6 +1,6 @@
 """Why a connection to an etcd failed: the wrong port, certificates, an outage.
 
-What no waiting lifts is a refusal, all else an outage.
+What no waiting ends is a refusal, all else an outage.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def silence(
     `known` is whether etcd has answered at this address before: it is then no other
     kind of port. `other_kind` asks whether only one of us uses TLS.
     """
-    told = describe(error)
+    reason = describe(error)
     chain = tuple(causes(error))
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
             if cause.verify_code in _TIMELY:
-                return Outage(told)
-            return WrongAddress(f"{told}: is ca=FILE the CA of this etcd?")
+                return Outage(reason)
+            return WrongAddress(f"{reason}: is ca=FILE the CA of this etcd?")
         if isinstance(cause, ssl.SSLError) and cause.reason in _TLS_REFUSED:
             return WrongAddress(
-                f"{_TLS_REFUSED[cause.reason].format(api.scheme)} ({told})"
+                f"{_TLS_REFUSED[cause.reason].format(api.scheme)} ({reason})"
             )
         if isinstance(cause, BadStatusLine) and not _broke_off(cause):
             line = str(cause)
@@ -72,14 +72,14 @@ def silence(
                 f"it speaks no HTTP, but {words(line)!r}: {api.missing}"
             )
     if not any(_broke_off(cause) for cause in chain):
-        return Outage(told)
+        return Outage(reason)
     if not known:
         if other_kind():
             plain = endpoint.scheme == "http"
             return WrongAddress(api.secure if plain else _PLAIN.format(api.scheme))
         guess = _NO_TLS if endpoint.scheme == "https" else _NO_ANSWER
-        told = f"{told}: {guess.format(api.scheme)}"
-    return Outage(told, DeadToken.PERHAPS)
+        reason = f"{reason}: {guess.format(api.scheme)}"
+    return Outage(reason, DeadToken.PERHAPS)
 
 
 def _broke_off(error: BaseException) -> bool:

@@ -32,7 +32,7 @@ logging.getLogger("etcd").setLevel(logging.CRITICAL)  # it logs tracebacks
 
 
 class Etcd2Store:
-    """The store primitives on etcd v2; each takes at most `call_timeout` seconds."""
+    """The primitives of `Store` on etcd v2, each within `call_timeout` seconds."""
 
     def __init__(
         self,

@@ -128,20 +128,20 @@ def translate(
         if error.status != 401:
             answer = error.status, error.text, doing, error.location
             return foreign(V2, *answer, secrets=secrets)
-        code, told = _UNAUTHORIZED, words(error.text, secrets)
+        code, reason = _UNAUTHORIZED, words(error.text, secrets)
     else:
         code = (getattr(error, "payload", None) or {}).get("errorCode", 0)
         spoken = isinstance(error, etcd.EtcdException)  # others may quote a request
-        told = words(str(error)) if spoken else describe(error)
+        reason = words(str(error)) if spoken else describe(error)
     if not 100 <= code < 300:  # 300 and above is etcd's own trouble
-        return StoreUnavailable(told)
+        return StoreUnavailable(reason)
     if code == _UNAUTHORIZED:
         hint = "name a user in the URL, USER@HOST, with a password"
         if access.user:
             hint = f"is the password of {access.user!r} right"
-        told += f": {hint}"
-        told += f", and has the user a role with readwrite on {access.prefix}*?"
-    return StoreRefused(f"{endpoint}: cannot {doing}: {told}")
+        reason += f": {hint}"
+        reason += f", and has the user a role with readwrite on {access.prefix}*?"
+    return StoreRefused(f"{endpoint}: cannot {doing}: {reason}")
 
 
 def _secrets(access: Access) -> tuple[str, ...]:

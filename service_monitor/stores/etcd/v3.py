@@ -25,7 +25,7 @@ Compare = list[dict[str, str]]
 
 
 class Etcd3Store:
-    """The store primitives on etcd v3; each takes at most `call_timeout` seconds."""
+    """The primitives of `Store` on etcd v3, each within `call_timeout` seconds."""
 
     def __init__(
         self,

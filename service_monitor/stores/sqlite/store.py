@@ -26,7 +26,7 @@ _POLL = 0.1
 
 
 class SqliteStore:
-    """The store primitives on one file; each takes at most `call_timeout` seconds.
+    """The primitives of `Store` on one file, each within `call_timeout` seconds.
 
     That is for other writers, whose transactions take milliseconds; a disk that hangs
     is not bounded. `clock`, `boot` and `genuine` are the machine's, as in `machine`.
