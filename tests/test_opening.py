@@ -12,6 +12,7 @@ from service_monitor.net.calls import Bounds
 from service_monitor.stores.etcd.default import default_url
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.stores.etcd.v3 import Etcd3Store
+from service_monitor.stores.opening import parse_store
 from service_monitor.stores.sqlite.store import SqliteStore
 
 NO_FILES = ["sqlite:", "sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:x.db"]
@@ -68,6 +69,50 @@ def test_a_directory_is_no_store(tmp_path: Path) -> None:
     """acquire-lease would wait out its timeout."""
     with pytest.raises(ConfigError, match="that is a directory"):
         open_url(f"sqlite://{tmp_path}", Bounds(), {})
+
+
+WITH_OPTIONS = {
+    "etcd://u@h": "password-file",
+    "etcds://h": "ca",
+    "etcd2s://h": "ca",
+    "dynamodb://table": "region",
+}
+
+
+@pytest.mark.parametrize("url", WITH_OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("{0}", "needs {0} once, with a value"),
+        ("{0}=", "needs {0} once, with a value"),
+        ("{0}=a&{0}=a", "needs {0} once, with a value"),
+        ("{0}=a&&colour=red", "has an unknown option 'colour': use "),
+        ("=a", "has an unknown option '': use "),
+        ("{0}=a%", "has a % that escapes nothing: write %25 for it"),
+        ("{0}=a%2", "has a % that escapes nothing: write %25 for it"),
+        ("{0}=a%ff", "escapes bytes that are not UTF-8"),
+        ("{0}=a#b", "does not read as"),
+        ("{0}=a@b", "does not read as"),
+    ],
+)
+def test_all_stores_read_options_alike(url: str, options: str, why: str) -> None:
+    """What one store takes another would refuse, in other words."""
+    name = WITH_OPTIONS[url]
+    with pytest.raises(ConfigError) as refused:
+        parse_store(f"{url}?{options.format(name)}", {})
+    assert str(refused.value).startswith(f"store '{url}")
+    assert why.format(name) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["etcd://user:s3cret@h", "etcd2://user:s3cret@h/p", "sqlite:///tmp/a@b.db"]
+)
+def test_a_url_is_read_once_into_a_value_without_its_password(url: str) -> None:
+    """A traceback or a debug line would tell it."""
+    place = parse_store(url, {})
+    assert place == parse_store(url, {})
+    assert hash(place)
+    assert "s3cret" not in repr(place)
 
 
 # the default store

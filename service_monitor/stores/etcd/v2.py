@@ -144,7 +144,7 @@ class Etcd2Store:
                     self._key(prefix),
                     wait=True,
                     waitIndex=index,
-                    recursive=prefix.endswith("/"),
+                    recursive=is_everything_below(prefix),
                     timeout=timeout,
                 )
                 if not gone or event.action in _GONE:
