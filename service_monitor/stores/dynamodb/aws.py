@@ -95,6 +95,7 @@ class Aws:
         self._bounds = bounds
         self._lock = threading.Lock()
         self._client: Any = None
+        self._credentials: Any = None  # those of the client
         self._session = self._new_session()
         if not self._session.region_name:
             raise ConfigError(
@@ -135,8 +136,8 @@ class Aws:
         """
         client = self._connect()
         with _reading_settings():  # here, for the signer's caller does not tell
-            if found := self._session.get_credentials():
-                found.get_frozen_credentials()
+            if self._credentials is not None:
+                self._credentials.get_frozen_credentials()
         sent = now()
         try:
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
@@ -180,7 +181,8 @@ class Aws:
             user_agent_extra="service_monitor",
         )
         with _reading_settings():
-            self._session.get_credentials()  # if wrong, that is no wrong endpoint
+            # If they are wrong, that is no wrong endpoint.
+            self._credentials = self._session.get_credentials()
             try:
                 client = self._session.client(
                     "dynamodb", endpoint_url=self._place.endpoint, config=config

@@ -104,8 +104,8 @@ def identity(record: Record) -> Item:
 
 def _has(item: Item, shape: Mapping[str, tuple[str, re.Pattern[str]]]) -> bool:
     """Tell whether an item has these attributes, or is somebody else's."""
-    return all(
-        pattern.fullmatch(item.get(name, {}).get(kind) or "") is not None
-        and kind in item.get(name, {})
-        for name, (kind, pattern) in shape.items()
-    )
+    for name, (kind, pattern) in shape.items():
+        found = item.get(name, {}).get(kind)
+        if found is None or not pattern.fullmatch(found):
+            return False
+    return True
