@@ -26,7 +26,6 @@ from integration.support.gateway import Gateway, Handler
 from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.stores.etcd import gateway as etcd_gateway
 from service_monitor.stores.etcd.endpoints import Access
-from service_monitor.timing import now
 
 
 @pytest.mark.parametrize(
@@ -191,8 +190,7 @@ def test_a_write_has_one_deadline_for_all_its_requests(
 
     server = Gateway()
     server.before = slow
-    begun = now()
     with pytest.raises(StoreUnavailable, match="no answer in time"):
         server.store(user=None, password=None).create("k", "v", 15)
-    assert now() - begun < 1.5
+    assert len(server.calls) <= 3  # of 0.4 s each: the third is cut short
     server.close()
