@@ -87,8 +87,8 @@ class Renewals:
         self._renew = store.keep_alive
         store.keep_alive = self._count  # type: ignore[method-assign]
 
-    def _count(self, *args: Any) -> Record:
-        renewed = self._renew(*args)
+    def _count(self, record: Record, ttl: float) -> Record:
+        renewed = self._renew(record, ttl)
         self.done += 1
         return renewed
 
