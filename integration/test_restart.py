@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from integration.simulation.cluster import reserve_network
-from integration.support.cli import environment
+from integration.support.cli import CLI, clean_environment
 from integration.support.dynamodb import DynamoDB
 from integration.support.etcd import Etcd
 from integration.support.stores import open_url
@@ -54,7 +54,7 @@ class Node:
         self.seen.touch()
         self._process: subprocess.Popen[bytes] | None = None
         self._url = f"http://{host}:{port}/"
-        self._environ = environment() | {
+        self._environ = clean_environment() | {
             "SERVICE_MONITOR_STORE": url,
             "SERVICE_MONITOR_LABEL": label,
             "SERVICE_MONITOR_SERVICE_ID": self.name,
@@ -66,7 +66,7 @@ class Node:
         }
 
     def start(self, *, by_run: bool) -> None:
-        run = [sys.executable, "-m", "service_monitor", "run", f"--host={self.host}"]
+        run = [*CLI, "run", f"--host={self.host}"]
         run += [f"--monitor-url={self._url}", "--", "sh", "-c", BY_RUN]
         argv = run if by_run else ["sh", "-c", BY_THREE]
         with self.log.open("ab") as log:

@@ -25,7 +25,6 @@ from integration.support.etcd_answers import (
 from integration.support.gateway import Gateway, Handler
 from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.stores.etcd.place import Access
-from service_monitor.timing import now
 
 
 @pytest.mark.parametrize(
@@ -188,8 +187,7 @@ def test_a_write_has_one_deadline_for_all_its_requests() -> None:
     server = Gateway()
     server.before = slow
     store = server.store(call_timeout=1.0, user=None, password=None)
-    begun = now()
     with pytest.raises(StoreUnavailable, match="no answer in time"):
         store.create("k", "v", 15)
-    assert now() - begun < 1.5
+    assert len(server.calls) <= 3  # of 0.4 s each: the third is cut short
     server.close()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from integration.support.certificates import Certificates
-from integration.support.commands import HANG, Run, environment
+from integration.support.commands import HANG, Run, by_python, ended, environment
 from integration.support.limits import no_files_left, use_up_threads
 from integration.support.loopback import Serve, unused_port
 from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
@@ -268,16 +266,11 @@ def test_no_limit_of_files_is_an_outage_or_a_crash(path: Path) -> None:
     """At some limit or other it would be said that the store is down."""
     codes = []
     for limit in range(4, 12):
-        done = subprocess.run(
-            [sys.executable, "-c", UNDER.format(limit), "hosts", "--label=es"],
-            env=environment(path),
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-        )
-        codes.append(done.returncode)
-        assert "Traceback" not in done.stderr
-        if done.returncode == 71:
-            assert done.stderr.startswith(f"service-monitor: {FILES}")
+        cli = by_python(UNDER.format(limit))
+        code, _, err = ended(["hosts", "--label=es"], environment(path), cli=cli)
+        codes.append(code)
+        assert "Traceback" not in err
+        if code == 71:
+            assert err.startswith(f"service-monitor: {FILES}")
     assert set(codes) == {0, 71}
     assert codes == sorted(codes, reverse=True)

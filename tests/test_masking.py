@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +12,7 @@ import pytest
 import requests
 import urllib3
 
-from integration.support.commands import HANG, Run, environment
+from integration.support.commands import HANG, Run, by_python, ended, environment
 from integration.support.loopback import Serve, unused_port
 from integration.support.secret import SECRET, assert_untold
 from integration.support.stores import open_url
@@ -205,13 +203,7 @@ def test_a_crash_is_told_without_secrets(tmp_path: Path, in_thread: bool) -> Non
         "ETCDCTL_USER": f"user:{SECRET}",
     }
     program = CRASH.format(in_thread=in_thread)
-    done = subprocess.run(
-        [sys.executable, "-c", program, "hosts", "--label=es"],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == (1 if in_thread else 70)
-    assert "RuntimeError: b'***'" in done.stderr
-    assert_untold(done.stdout, done.stderr)
+    code, out, err = ended(["hosts", "--label=es"], env, cli=by_python(program))
+    assert code == (1 if in_thread else 70)
+    assert "RuntimeError: b'***'" in err
+    assert_untold(out, err)

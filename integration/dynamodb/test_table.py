@@ -9,7 +9,7 @@ import pytest
 
 from integration.dynamodb.clients import plain
 from integration.faults.processes import Commands
-from integration.support.store_contract import HANG
+from integration.support.commands import HANG
 from integration.support.stores import init_url
 from service_monitor.cli.app import main
 from service_monitor.net.calls import Bounds

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from integration.faults.processes import CLI, Command, Commands, wait_for
+from integration.faults.processes import Command, Commands, wait_for
+from integration.support.cli import CLI
 from integration.support.loopback import (
     answering,
     status,
