@@ -23,8 +23,11 @@ def open_url(
 
 
 def init_url(
-    url: str, bounds: Bounds | None = None, *, dry_run: bool = False, look: float = LOOK
+    url: str,
+    bounds: Bounds | None = None,
+    look: float = LOOK,
+    call_timeout: float = CALL_TIMEOUT,
 ) -> list[str]:
     """Make the table of a URL."""
     place = parse_dynamodb(url)
-    return init_table(place, bounds or Bounds(), dry_run=dry_run, look=look)
+    return init_table(place, bounds or Bounds(), look=look, call_timeout=call_timeout)

@@ -37,18 +37,25 @@ _TYPES = [
 
 
 def init_table(
-    place: DynamoPlace, bounds: Bounds, *, dry_run: bool = False, look: float = LOOK
+    place: DynamoPlace,
+    bounds: Bounds,
+    *,
+    dry_run: bool = False,
+    look: float = LOOK,
+    call_timeout: float = CALL_TIMEOUT,
 ) -> list[str]:
     """Make the table of a place, as far as it is not there; return what was done.
 
     With `dry_run` only what would be. Blocks until the table is ready, up to `READY`
-    seconds, and looks every `look` seconds. Raises `ConfigError` and `Stopped`; and
-    `StoreError` or `LocalLack`, which say what was made all the same.
+    seconds, and looks every `look` seconds; each step has `call_timeout` seconds.
+    Raises `ConfigError` and `Stopped`; and `StoreError` or `LocalLack`, which say what
+    was made all the same.
     """
     aws = Aws(place, bounds)
     done: list[str] = []
+    table = _Table(aws, place.table, bounds, look, call_timeout)
     try:
-        for step in _Table(aws, place.table, bounds, look).steps(dry_run=dry_run):
+        for step in table.steps(dry_run=dry_run):
             done.append(step)
     except (StoreError, LocalLack) as error:
         made = "; ".join(done) if done and not dry_run else "nothing"
@@ -61,11 +68,13 @@ def init_table(
 class _Table:
     """The steps to a table; each is named once it is taken."""
 
-    def __init__(self, aws: Aws, name: str, bounds: Bounds, look: float) -> None:
+    def __init__(
+        self, aws: Aws, name: str, bounds: Bounds, look: float, call_timeout: float
+    ) -> None:
         self._aws = aws
         self._name = {"TableName": name}
         self._bounds = bounds
-        self._call_timeout = CALL_TIMEOUT
+        self._call_timeout = call_timeout
         self._look = look
 
     def steps(self, *, dry_run: bool) -> Iterator[str]:
