@@ -16,7 +16,8 @@ import time
 import click
 import psutil
 
-from benchmarks.handover import CLI, Service, counts
+from benchmarks.handover import Service, counts
+from integration.support.cli import CLI
 from integration.support.etcd import start_etcd
 
 

@@ -26,9 +26,9 @@ from typing import Any
 import click
 import requests
 
+from integration.support.cli import CLI
 from integration.support.etcd import Etcd, start_etcd
 
-CLI = [sys.executable, "-m", "service_monitor"]
 BOOT = 1.0
 
 

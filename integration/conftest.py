@@ -18,9 +18,9 @@ from integration.support.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
 from integration.support.engine import LABELS, docker_available
 from integration.support.etcd import Etcd, start_etcd
 from integration.support.interrupts import uninterrupted
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
-from service_monitor.stores.opening import open_store
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -144,7 +144,7 @@ def make_store(url: str) -> Iterator[MakeStore]:
     opened: list[Store] = []
 
     def make(bounds: Bounds | None = None) -> Store:
-        opened.append(open_store(url, bounds or Bounds(), {}))
+        opened.append(open_url(url, bounds or Bounds(), {}))
         return opened[-1]
 
     yield make

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.cli import environment
+from integration.support.cli import CLI, clean_environment
 from integration.support.etcd import Etcd
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Ticket
 from service_monitor.stores.base import Store
-from service_monitor.stores.opening import open_store
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -38,10 +37,10 @@ class Founder:
         self.seen = seen
         self.log = seen.with_suffix(".log")
         self.started = time.time()
-        argv = [sys.executable, "-m", "service_monitor", "run", "--service-id=a"]
+        argv = [*CLI, "run", "--service-id=a"]
         argv += [f"--label={label}", "--host=10.0.0.1", f"--lease-timeout={LEASE}"]
         argv += ["--monitor-url=tcp://127.0.0.1:1", "--", "sh", "-c", BOOT]
-        environ = environment() | {"SERVICE_MONITOR_STORE": url, "SEEN": str(seen)}
+        environ = clean_environment(SERVICE_MONITOR_STORE=url, SEEN=str(seen))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(argv, env=environ, stderr=log)
 
@@ -82,7 +81,7 @@ def test_a_founder_that_is_cut_off_is_stopped_by_its_deadline(
 ) -> None:
     """It would found a cluster beside the one that the next node is told to found."""
     with founder(fresh_etcd.url, label, tmp_path / "seen") as booting:
-        store = open_store(fresh_etcd.url, Bounds(), {})
+        store = open_url(fresh_etcd.url, Bounds(), {})
         end = lease_end(store, label)
         store.close()
         fresh_etcd.pause()

@@ -7,27 +7,28 @@ What systemd-nspawn, LXC and a restored container do to a process is done here w
 from __future__ import annotations
 
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from integration.conftest import NEEDS_ROOT
+from integration.support.cli import CLI
 from integration.support.commands import (
     Outcome,
+    ended,
     environment,
     error_of,
     finish,
     keys,
+    started,
     wait_until,
 )
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.sqlite.store import SqliteStore
 
-OURS = [sys.executable, "-m", "service_monitor"]
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 HOST: list[str] = []
 TIME = ["unshare", "-T", "-f", "--kill-child", "--boottime"]
@@ -67,27 +68,14 @@ PLACES = pytest.mark.parametrize(
 )
 
 
-@contextmanager
 def running(
     place: list[str], path: Path, *argv: str
-) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*place, *OURS, *argv],
-        env=environment(path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started(argv, environment(path), cli=(*place, *CLI))
 
 
 def run(place: list[str], path: Path, *argv: str) -> Outcome:
-    with running(place, path, *argv) as process:
-        return finish(process)
+    return ended(argv, environment(path), cli=(*place, *CLI))
 
 
 def acquire(service_id: str, timeout: str = "1s") -> list[str]:

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from integration.simulation.cluster import reserve_network
-from integration.support.cli import environment
+from integration.support.cli import CLI, clean_environment
 from integration.support.dynamodb import DynamoDB
 from integration.support.etcd import Etcd
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Registration, Ticket
 from service_monitor.stores.base import Store
-from service_monitor.stores.opening import open_store
 
 pytestmark = pytest.mark.timeout(360)
 
@@ -54,7 +54,7 @@ class Node:
         self.seen.touch()
         self._process: subprocess.Popen[bytes] | None = None
         self._url = f"http://{host}:{port}/"
-        self._environ = environment() | {
+        self._environ = clean_environment() | {
             "SERVICE_MONITOR_STORE": url,
             "SERVICE_MONITOR_LABEL": label,
             "SERVICE_MONITOR_SERVICE_ID": self.name,
@@ -66,7 +66,7 @@ class Node:
         }
 
     def start(self, *, by_run: bool) -> None:
-        run = [sys.executable, "-m", "service_monitor", "run", f"--host={self.host}"]
+        run = [*CLI, "run", f"--host={self.host}"]
         run += [f"--monitor-url={self._url}", "--", "sh", "-c", BY_RUN]
         argv = run if by_run else ["sh", "-c", BY_THREE]
         with self.log.open("ab") as log:
@@ -97,7 +97,7 @@ class Bench:
     def __init__(self, directory: Path, url: str, label: str) -> None:
         self._reservation, network, port = reserve_network()
         self.label = label
-        self.store: Store = open_store(url, Bounds())
+        self.store: Store = open_url(url, Bounds())
         hosts = [f"{network}.{n}" for n in range(1, COUNT + 1)]
         self.nodes = [Node(host, port, directory, url, label) for host in hosts]
         self.liars: set[str] = set()

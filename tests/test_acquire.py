@@ -123,10 +123,10 @@ def test_a_stop_while_queued_leaves_no_ticket(make_store: MakeStore) -> None:
 
 
 @pytest.mark.promise(9)
-@pytest.mark.parametrize("call", ["list", "create", "update", "wait", "prepare"])
+@pytest.mark.parametrize("call", ["list", "create", "update", "wait"])
 def test_a_stop_at_any_call_leaves_no_ticket(make_store: MakeStore, call: str) -> None:
     """A signal at the wrong moment would leave a ticket that nobody knows of."""
-    if call in ("wait", "prepare"):
+    if call == "wait":
         take(make_store, "a")
     bounds = Bounds()
     store: Any = make_store(bounds)

@@ -53,6 +53,7 @@ def watching(run: Run) -> Iterator[Callable[..., Callable[[], Outcome]]]:
         def end() -> Outcome:
             stop.request(signal.SIGTERM)
             thread.join(HANG)
+            assert not thread.is_alive(), "`watch` does not end"
             return outcomes[0]
 
         return end

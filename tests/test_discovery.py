@@ -194,7 +194,7 @@ def test_too_few_hosts_are_named_with_their_ports(
 def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
     """Ctrl-C would not end `hosts --wait`."""
     bounds = Bounds()
-    waiting = SqliteStore(store._path, bounds)
+    waiting = SqliteStore(store._database.path, bounds)
     threading.Timer(0.2, bounds.stop.request).start()
     with pytest.raises(Stopped):
         wait_for_hosts(waiting, "es", 1, HANG, bounds)

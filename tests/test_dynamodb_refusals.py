@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from integration.support.commands import Run
 from integration.support.loopback import Serve, answering, status
 from integration.support.stubbed_dynamodb import EPOCH, FINE, StubbedService, item
+from service_monitor.cli import opening
 from service_monitor.errors import StoreRefused, StoreUnavailable
+from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
 
 # refusals
@@ -141,7 +144,8 @@ def test_credentials_that_do_not_come_are_not_waited_for(
     config = tmp_path / "config"
     config.write_text("[default]\ncredential_process = sleep 3\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    monkeypatch.setattr("service_monitor.stores.dynamodb.aws.CALL_TIMEOUT", 0.3)
+    hasty = partial(open_store, call_timeout=0.3)
+    monkeypatch.setattr(opening, "open_store", hasty)
     begun = now()
     code, _, err = run("status", "--store=dynamodb://table?region=eu-west-1")
     assert now() - begun < 2.5

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from integration.support.commands import Run
+from integration.support.stores import init_url
 from integration.support.stubbed_dynamodb import StubbedService
 from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import Aws
-from service_monitor.stores.dynamodb.table import init_table
 
 KEYS = {"label": "HASH", "key": "RANGE"}
 ACTIVE: dict[str, Any] = {
@@ -30,8 +30,7 @@ def init(
 ) -> Callable[[], list[str]]:
     """Give a function that makes the table of the service."""
     monkeypatch.setattr(Aws, "_connect", lambda _: dynamo._client)
-    monkeypatch.setattr("service_monitor.stores.dynamodb.table._LOOK", 0.0)
-    return lambda: init_table("dynamodb://nodes?region=eu-central-1", Bounds())
+    return lambda: init_url("dynamodb://nodes?region=eu-central-1", Bounds(), look=0.0)
 
 
 def test_a_table_that_another_one_makes_meanwhile_will_do(

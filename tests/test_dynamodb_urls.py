@@ -8,18 +8,18 @@ import sys
 import pytest
 
 from integration.support.commands import Run
+from integration.support.stores import open_url
 from service_monitor.errors import ConfigError
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.dynamodb.aws import Place, parse_place
+from service_monitor.stores.dynamodb.place import DynamoPlace, parse_dynamodb
 from service_monitor.stores.dynamodb.store import DynamoStore
-from service_monitor.stores.opening import open_store
 
 
 def test_a_url_names_table_prefix_and_place() -> None:
     """Two clusters would meet in one queue, or one cluster in two."""
-    assert parse_place("dynamodb://nodes") == Place("nodes")
+    assert parse_dynamodb("dynamodb://nodes") == DynamoPlace("nodes")
     full = "DynamoDB://a.b-c_D/team/x?region=eu-west-1&endpoint=http://h:8000&profile=p"
-    assert parse_place(full) == Place(
+    assert parse_dynamodb(full) == DynamoPlace(
         "a.b-c_D", "/team/x", "eu-west-1", "http://h:8000", "p"
     )
 
@@ -69,7 +69,7 @@ def test_the_region_may_come_from_the_environment(
 ) -> None:
     """A container on ECS, which sets AWS_REGION, would have to be told again."""
     monkeypatch.setenv(variable, "ap-south-1")
-    store = DynamoStore(Place("table"), Bounds())
+    store = DynamoStore(DynamoPlace("table"), Bounds())
     assert store._aws.endpoint().host == "dynamodb.ap-south-1.amazonaws.com"
     assert store._aws.where == "table table in ap-south-1"
     store.close()
@@ -82,17 +82,16 @@ def test_an_unknown_profile_is_a_usage_error(run: Run) -> None:
     assert "(no) could not be found" in err
 
 
+@pytest.mark.parametrize("library", ["boto3", "botocore"])
 def test_boto3_that_is_not_there_is_a_usage_error(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     """Whoever installed without the extra would see an ImportError."""
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    monkeypatch.delitem(sys.modules, "service_monitor.stores.dynamodb.store")
-    monkeypatch.delitem(sys.modules, "service_monitor.stores.dynamodb.aws")
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(
         ConfigError, match=r"pip install 'service-monitor-lease\[dynamodb\]'"
     ):
-        open_store("dynamodb://table?region=eu-west-1", Bounds(), {})
+        open_url("dynamodb://table?region=eu-west-1", Bounds(), {})
 
 
 def test_boto3_is_imported_for_its_own_urls_alone(run: Run) -> None:

@@ -13,7 +13,7 @@ from integration.support.stubbed_dynamodb import EPOCH, RECORD, StubbedService, 
 from service_monitor.recipes.session import RENEWALS
 from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Record, Snapshot, Ticket
-from service_monitor.stores.dynamodb.store import FAST, SLOW, SLOWEST, interval
+from service_monitor.stores.dynamodb.looks import FAST, SLOW, SLOWEST, interval
 
 ENDS = "alive_until", "dead_after", "litter_after"
 

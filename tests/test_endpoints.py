@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from integration.support.certificates import Certificates
 from service_monitor.errors import ConfigError
-from service_monitor.stores.etcd.endpoints import Access, parse_endpoints
+from service_monitor.stores.etcd.place import Access, parse_etcd
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from service_monitor.stores.etcd.endpoints import Access, parse_endpoints
 )
 def test_reads_endpoints(url: str, found: list[str]) -> None:
     """The wrong member would be asked, or none."""
-    assert [str(endpoint) for endpoint in parse_endpoints(url, {})[0]] == found
+    assert [str(endpoint) for endpoint in parse_etcd(url, {}).endpoints] == found
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_reads_endpoints(url: str, found: list[str]) -> None:
 )
 def test_reads_prefix_and_credentials(url: str, access: Access) -> None:
     """Nodes would be let in as somebody else, or meet under different keys."""
-    assert parse_endpoints(url, {})[1] == access
+    assert parse_etcd(url, {}).access == access
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_credentials_come_from_where_etcdctl_has_them(
     url: str, environ: dict[str, str], user: str | None, password: str | None
 ) -> None:
     """An etcd user would have to write the password into the command line."""
-    access = parse_endpoints(url, environ)[1]
+    access = parse_etcd(url, environ).access
     assert (access.user, access.password) == (user, password)
 
 
@@ -83,7 +83,7 @@ def test_a_password_comes_from_a_file(
     file.write_text(content)
     environ = {"ETCDCTL_USER": "v", "ETCDCTL_PASSWORD": "z"}
     found = f"{url}?password-file={tmp_path}/p%20w"
-    access = parse_endpoints(found, environ)[1]
+    access = parse_etcd(found, environ).access
     assert (access.user, access.password) == (user, "p:%")
 
 
@@ -107,7 +107,7 @@ def test_refuses_a_password_file_without_showing_it(
     file = tmp_path / "password"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as refused:
-        parse_endpoints(f"{url}?password-file={file}", {})
+        parse_etcd(f"{url}?password-file={file}", {})
     assert why in str(refused.value)
     assert "s3" not in str(refused.value)
     assert "xff" not in str(refused.value)
@@ -120,10 +120,10 @@ def test_tls_files_come_from_the_url_or_from_where_etcdctl_has_them(
     ca, cert, key = certificates.ca, certificates.cert, certificates.key
     environ = {"ETCDCTL_CACERT": ca, "ETCDCTL_CERT": cert, "ETCDCTL_KEY": key}
     expected = Access(ca=ca, cert=(cert, key))
-    assert parse_endpoints("etcds://h", environ)[1] == expected
+    assert parse_etcd("etcds://h", environ).access == expected
     url = f"etcds://h?ca={ca}&cert={cert}&key={key}"
-    assert parse_endpoints(url, {"ETCDCTL_CACERT": strangers.ca})[1] == expected
-    assert parse_endpoints("etcd://h", {"ETCDCTL_CACERT": "/no"})[1] == Access()
+    assert parse_etcd(url, {"ETCDCTL_CACERT": strangers.ca}).access == expected
+    assert parse_etcd("etcd://h", {"ETCDCTL_CACERT": "/no"}).access == Access()
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_tls_files_come_from_the_url_or_from_where_etcdctl_has_them(
 def test_refuses_a_url_without_showing_its_password(url: str, why: str) -> None:
     """acquire-lease would wait out its timeout, or its log tell the password."""
     with pytest.raises(ConfigError) as refused:
-        parse_endpoints(url, {})
+        parse_etcd(url, {})
     message = str(refused.value)
     assert message.startswith("store 'etcd") or message.startswith("store ' etcd")
     assert why in message
@@ -195,12 +195,12 @@ def test_refuses_a_url_without_showing_its_password(url: str, why: str) -> None:
 def test_no_url_makes_it_crash(rest: str) -> None:
     """A typing error would end in a traceback."""
     try:
-        found, access = parse_endpoints(f"etcd://{rest}", {})
+        place = parse_etcd(f"etcd://{rest}", {})
     except ConfigError:
         return
-    assert all(str(endpoint).isprintable() for endpoint in found)
-    assert access.prefix.startswith("/")
-    assert ".." not in access.prefix.split("/")
+    assert all(str(endpoint).isprintable() for endpoint in place.endpoints)
+    assert place.access.prefix.startswith("/")
+    assert ".." not in place.access.prefix.split("/")
 
 
 def test_an_access_keeps_its_password_to_itself() -> None:

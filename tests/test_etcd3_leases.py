@@ -1,4 +1,4 @@
-"""etcd's own leases: one for each record, prepared, replaced and given back."""
+"""etcd's own leases: one for each record, replaced and given back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from integration.support.etcd_answers import (
     LEASE_GONE,
     ONE,
     RECORD,
+    found,
     kv,
     sent,
     store_on,
@@ -47,19 +48,6 @@ def test_a_grant_that_is_refused_is_an_error(mock: responses.RequestsMock) -> No
         store_on().create("k", "v", 15)
 
 
-def test_a_dead_prepared_lease_is_replaced(mock: responses.RequestsMock) -> None:
-    """A granted ticket would hang on a lease about to end."""
-    mock.post(f"{ONE}/v3/lease/grant", json=EMPTY)
-    mock.post(f"{ONE}/v3/lease/keepalive", json={"result": {"ID": "1"}})
-    mock.post(f"{ONE}/v3/kv/txn", json=txn(succeeded=True))
-    store = store_on()
-    store.prepare(60)
-    store.update(RECORD, "w", 60)
-    bodies = sent(mock)
-    used = bodies[-1]["success"][0]["request_put"]["lease"]
-    assert used == bodies[2]["ID"] != bodies[0]["ID"]
-
-
 def test_an_expired_keepalive_is_gone(mock: responses.RequestsMock) -> None:
     """The gateway says 200 for a dead lease, just without a TTL."""
     mock.post(f"{ONE}/v3/lease/keepalive", json={"result": {"ID": "99"}})
@@ -82,15 +70,17 @@ def test_close_revokes_only_what_carries_no_record(
     """A lease would end with its process, or unused ones pile up in etcd."""
     mock.post(f"{ONE}/v3/lease/grant", json=EMPTY)
     mock.post(f"{ONE}/v3/kv/txn", json=txn(succeeded=True))
+    mock.post(f"{ONE}/v3/kv/txn", json=found(None))
     mock.post(f"{ONE}/v3/lease/revoke", json=EMPTY)
     store = store_on()
     store.create("k", "v", 15)
-    store.prepare(60)
+    with pytest.raises(RecordGone):
+        store.update(RECORD, "w", 60)
     store.close()
     granted = [b["ID"] for b in sent(mock) if "TTL" in b]
     assert mock.calls[-1].request.url == f"{ONE}/v3/lease/revoke"
     assert sent(mock)[-1] == {"ID": granted[1]}
-    assert len(mock.calls) == 4
+    assert len(mock.calls) == 5
 
 
 def test_close_spares_a_lease_whose_reply_was_lost(
@@ -125,10 +115,9 @@ def lease_of(body: dict[str, Any]) -> str:
     return str(body["success"][0]["request_put"]["lease"])
 
 
-@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("write", ["create", "update"])
 def test_a_lease_that_ended_before_its_record_is_replaced(
-    mock: responses.RequestsMock, write: str, prepared: bool
+    mock: responses.RequestsMock, write: str
 ) -> None:
     """A machine that paused between two requests would be told that it is refused, and
     its start end."""
@@ -136,9 +125,6 @@ def test_a_lease_that_ended_before_its_record_is_replaced(
     mock.post(f"{ONE}/v3/kv/txn", status=404, json=LEASE_GONE)
     mock.post(f"{ONE}/v3/kv/txn", json=txn(succeeded=True))
     store = store_on()
-    if prepared:
-        mock.post(f"{ONE}/v3/lease/keepalive", json={"result": {"TTL": "15"}})
-        store.prepare(15)
     what = ("k", "v", 15) if write == "create" else (RECORD, "w", 15)
     record = getattr(store, write)(*what)
     written = [lease_of(body) for body in sent(mock) if "success" in body]

@@ -27,7 +27,8 @@ from integration.support.loopback import (
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Record, Snapshot
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.stores.etcd.v3 import Etcd3Store
 

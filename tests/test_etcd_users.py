@@ -10,13 +10,19 @@ import pytest
 from integration.support.gateway import (
     CANCELLED,
     DENIED,
+    HEADER,
     INVALID,
     LOGIN,
     Gateway,
     Handler,
     Reply,
 )
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.errors import (
+    RecordGone,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.timing import now
@@ -65,7 +71,6 @@ CALLS: list[Callable[[Etcd3Store], object]] = [
     lambda store: store.keep_alive(RECORD, 15),
     lambda store: store.delete(RECORD),
     lambda store: store.time_left(RECORD),
-    lambda store: store.prepare(30),
 ]
 
 
@@ -85,11 +90,20 @@ def test_a_token_that_died_is_replaced_within_the_call(
     assert [c.token for c in gateway.calls].count("t1") == 2
 
 
+def has_no_record(handler: Handler) -> bool:
+    if handler.path == "/v3/kv/txn":
+        handler.reply(200, HEADER | {"responses": [{"response_range": {}}]})
+        return True
+    return False
+
+
 @pytest.mark.parametrize("dead", DEAD)
 def test_a_token_that_died_is_given_back_for(gateway: Gateway, dead: Reply) -> None:
     """The lease of a command that ended would stay in etcd to its end."""
     store = gateway.store()
-    store.prepare(30)
+    gateway.before = has_no_record
+    with pytest.raises(RecordGone):
+        store.update(RECORD, "w", 30)
     gateway.forget_tokens()
     gateway.dead = dead
     store.close()

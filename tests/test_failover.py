@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from service_monitor.errors import StoreRefused, StoreUnavailable
-from service_monitor.stores.etcd import endpoints
-from service_monitor.stores.etcd.endpoints import Endpoint, Failover
+from service_monitor.stores import failover
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.failover import Failover
 
 ONE, TWO, THREE = (Endpoint("http", f"h{n}", 2379) for n in (1, 2, 3))
 Clock = list[float]
@@ -16,7 +17,7 @@ Clock = list[float]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let the test say what time it is."""
     time = [1000.0]
-    monkeypatch.setattr(endpoints, "now", lambda: time[0])
+    monkeypatch.setattr(failover, "now", lambda: time[0])
     return time
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from integration.support.commands import wait_until
+from integration.support.commands import HANG, wait_until
 from integration.support.fakes import Clock, memory_store
 from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
 from service_monitor.net.calls import STOP_GRACE, Bounds
@@ -95,7 +95,7 @@ def test_a_lease_lost_in_an_outage_is_lost_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator would be told twice, and the service be stopped twice."""
-    bench.hold(1.0)
+    bench.hold(3.0)
     bench.watcher.round()
     bench.outage()
     bench.watcher.round()
@@ -117,13 +117,13 @@ def test_a_lease_timeout_that_is_over_says_so(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator would look for a pause or an outage that never was."""
-    bench.hold(1.0)
+    bench.hold(3.0)
     while not bench.losses:
         bench.watcher.round()
     time.sleep(0.3)
     bench.watcher.round()
     (told,) = lost(caplog)
-    assert "--lease-timeout 1 s is over and the service was not up" in told
+    assert "--lease-timeout 3 s is over and the service was not up" in told
     assert "renewed" not in told
     assert "paused" not in told
 
@@ -148,17 +148,17 @@ def test_its_loss_is_seen_while_a_call_hangs(bench: Bench) -> None:
     hang = threading.Event()
 
     def hanging(prefix: str) -> Any:
-        hang.wait(20)
+        hang.wait(HANG)
         raise StoreUnavailable("no answer in time")
 
     bench.store.list = hanging
     thread = threading.Thread(target=bench.watcher.round, daemon=True)
     thread.start()
     wait_until(lambda: bench.losses == 1)
-    assert now() < lease.deadline + 0.5
+    assert now() < lease.deadline + HANG / 4
     assert thread.is_alive()
     hang.set()
-    thread.join(20)
+    thread.join(HANG)
 
 
 def test_it_is_vouched_for_before_the_first_round(bench: Bench) -> None:
@@ -172,7 +172,7 @@ def test_what_came_up_unseen_is_lost_all_the_same(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A founder would go on that nobody can find, beside the next one."""
-    bench.hold(1.0)
+    bench.hold(2.0)
     bench.result = OK
     bench.outage()
     while not bench.losses:
@@ -185,11 +185,11 @@ def test_what_is_released_is_not_lost(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each good start would end with an alarm."""
-    bench.hold(1.0)
+    bench.hold(2.0)
     bench.result = OK
     with caplog.at_level(logging.INFO):
         bench.watcher.round()
-        time.sleep(1.3)
+        time.sleep(2.3)
         bench.watcher.round()
     assert "startup lease released" in caplog.text
     assert (bench.losses, lost(caplog)) == (0, [])

@@ -5,21 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from integration.support.certificates import Certificates
-from integration.support.commands import HANG, Run, environment
+from integration.support.commands import HANG, Run, by_python, ended, environment
 from integration.support.limits import no_files_left, use_up_threads
 from integration.support.loopback import Serve, unused_port
 from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
 from service_monitor.node.child import Child
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v3 import Etcd3Store
 from service_monitor.stores.sqlite.store import SqliteStore
 
@@ -156,6 +155,36 @@ def test_a_probe_without_a_file_says_whose_fault_it_is(
     assert result.reason.startswith(FILES)
 
 
+@pytest.mark.parametrize("profile", ["", "&profile=p"])
+def test_credentials_that_cannot_be_opened_are_not_called_missing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """boto3 forgets why: an operator would look for credentials that are there."""
+    file = tmp_path / "credentials"
+    keys = "aws_access_key_id = a\naws_secret_access_key = s\n"
+    file.write_text(f"[default]\n{keys}[p]\n{keys}")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    store = f"dynamodb://table?region=r&endpoint=http://127.0.0.1:{unused_port()}"
+    run("hosts", "--label=es", f"--store={store}{profile}")  # imports what it needs
+    with no_files_left():
+        code, out, err = run("hosts", "--label=es", f"--store={store}{profile}")
+    assert (code, out, err.count("\n")) == (71, "", 1)
+    assert FILES in err
+
+
+def test_a_database_without_memory_is_not_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a traceback: Python has no error of SQLite for it."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("service_monitor.stores.sqlite.store.read_rows", fail)
+    with pytest.raises(LocalLack, match="this machine lacks memory"):
+        SqliteStore(str(path), Bounds()).list("es/")
+
+
 def test_an_open_database_is_used_on_without_a_file(path: Path) -> None:
     """A lack must pass by itself."""
     store = SqliteStore(str(path), Bounds())
@@ -237,16 +266,11 @@ def test_no_limit_of_files_is_an_outage_or_a_crash(path: Path) -> None:
     """At some limit or other it would be said that the store is down."""
     codes = []
     for limit in range(4, 12):
-        done = subprocess.run(
-            [sys.executable, "-c", UNDER.format(limit), "hosts", "--label=es"],
-            env=environment(path),
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-        )
-        codes.append(done.returncode)
-        assert "Traceback" not in done.stderr
-        if done.returncode == 71:
-            assert done.stderr.startswith(f"service-monitor: {FILES}")
+        cli = by_python(UNDER.format(limit))
+        code, _, err = ended(["hosts", "--label=es"], environment(path), cli=cli)
+        codes.append(code)
+        assert "Traceback" not in err
+        if code == 71:
+            assert err.startswith(f"service-monitor: {FILES}")
     assert set(codes) == {0, 71}
     assert codes == sorted(codes, reverse=True)

@@ -15,10 +15,6 @@ LONGEST = 250
 STILL_LONGER = {
     "node/runner.py": 273,
     "node/watcher.py": 320,
-    "stores/dynamodb/aws.py": 383,
-    "stores/dynamodb/store.py": 394,
-    "stores/etcd/gateway.py": 262,
-    "stores/etcd/v2.py": 276,
 }
 """Files that wait to be taken apart, and what they must not outgrow until then."""
 LONGEST_OF_TESTS = 400

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,16 +12,16 @@ import pytest
 import requests
 import urllib3
 
-from integration.support.commands import HANG, Run, environment
+from integration.support.commands import HANG, Run, by_python, ended, environment
 from integration.support.loopback import Serve, unused_port
 from integration.support.secret import SECRET, assert_untold
+from integration.support.stores import open_url
 from integration.support.work_alike import WorkAlike
 from service_monitor import text as shown
 from service_monitor.cli.options import start_logging
 from service_monitor.errors import StoreError, describe
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Target, new_probe
-from service_monitor.stores.opening import open_store
 
 # what a library raises
 
@@ -57,7 +55,7 @@ def test_no_store_quotes_what_its_library_raises(
         raise error
 
     monkeypatch.setattr("urllib3.connection.HTTPConnection.request", fail)
-    store = open_store(f"{scheme}://127.0.0.1:{unused_port()}", Bounds(), {})
+    store = open_url(f"{scheme}://127.0.0.1:{unused_port()}", Bounds(), {})
     snapshot: Any = type("S", (), {"cursor": 1, "records": ()})
     for call in lambda: store.list("es/"), lambda: store.wait("es/", snapshot, 2.0):
         with pytest.raises(StoreError) as failed:
@@ -183,9 +181,9 @@ Etcd3Store.list = crash
 if {in_thread}:
     import service_monitor.cli.app as cli
     def main(**_):
-        from service_monitor.stores.opening import open_store
+        from integration.support.stores import open_url
         from service_monitor.net.calls import Bounds
-        store = open_store(None, Bounds())
+        store = open_url(None, Bounds())
         thread = threading.Thread(target=store.list, args=("",))
         thread.start()
         thread.join()
@@ -205,13 +203,7 @@ def test_a_crash_is_told_without_secrets(tmp_path: Path, in_thread: bool) -> Non
         "ETCDCTL_USER": f"user:{SECRET}",
     }
     program = CRASH.format(in_thread=in_thread)
-    done = subprocess.run(
-        [sys.executable, "-c", program, "hosts", "--label=es"],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == (1 if in_thread else 70)
-    assert "RuntimeError: b'***'" in done.stderr
-    assert_untold(done.stdout, done.stderr)
+    code, out, err = ended(["hosts", "--label=es"], env, cli=by_python(program))
+    assert code == (1 if in_thread else 70)
+    assert "RuntimeError: b'***'" in err
+    assert_untold(out, err)

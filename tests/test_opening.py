@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.stores import open_url
 from service_monitor.errors import ConfigError, LocalLack
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.etcd.endpoints import default_url
+from service_monitor.stores.etcd.default import default_url
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.stores.etcd.v3 import Etcd3Store
-from service_monitor.stores.opening import open_store
+from service_monitor.stores.opening import parse_store
 from service_monitor.stores.sqlite.store import SqliteStore
 
 NO_FILES = ["sqlite:", "sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:x.db"]
@@ -35,7 +36,7 @@ NO_FILES += ["sqlite:///x%00y", "sqlite:///x\n", "sqlite://h/x.db"]
 )
 def test_the_scheme_names_the_store(url: str, kind: type) -> None:
     """Nodes would meet in a store that does not know them."""
-    store = open_store(url, Bounds(), {})
+    store = open_url(url, Bounds(), {})
     assert type(store) is kind
     store.close()
 
@@ -47,27 +48,71 @@ def test_the_scheme_names_the_store(url: str, kind: type) -> None:
 def test_an_unknown_store_is_an_error(url: str) -> None:
     """A lease that is not shared is worse than none."""
     with pytest.raises(ConfigError, match=r"unknown store .* use etcd://") as refused:
-        open_store(url, Bounds(), {"ETCDCTL_ENDPOINTS": "h:1"})
+        open_url(url, Bounds(), {"ETCDCTL_ENDPOINTS": "h:1"})
     assert str(refused.value).isprintable()
 
 
 def test_an_unknown_store_keeps_its_password() -> None:
     """The error would tell it."""
     with pytest.raises(ConfigError, match=r"'redis://u:\*\*\*@h'"):
-        open_store("redis://u:s3cret@h", Bounds(), {})
+        open_url("redis://u:s3cret@h", Bounds(), {})
 
 
 @pytest.mark.parametrize("url", NO_FILES)
 def test_a_file_is_named_in_full(url: str) -> None:
     """Two units with different working directories would each have their own queue."""
     with pytest.raises(ConfigError, match="write sqlite:///DIRECTORY/FILE"):
-        open_store(url, Bounds(), {})
+        open_url(url, Bounds(), {})
 
 
 def test_a_directory_is_no_store(tmp_path: Path) -> None:
     """acquire-lease would wait out its timeout."""
     with pytest.raises(ConfigError, match="that is a directory"):
-        open_store(f"sqlite://{tmp_path}", Bounds(), {})
+        open_url(f"sqlite://{tmp_path}", Bounds(), {})
+
+
+WITH_OPTIONS = {
+    "etcd://u@h": "password-file",
+    "etcds://h": "ca",
+    "etcd2s://h": "ca",
+    "dynamodb://table": "region",
+}
+
+
+@pytest.mark.parametrize("url", WITH_OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("{0}", "needs {0} once, with a value"),
+        ("{0}=", "needs {0} once, with a value"),
+        ("{0}=a&{0}=a", "needs {0} once, with a value"),
+        ("{0}=a&&colour=red", "has an unknown option 'colour': use "),
+        ("=a", "has an unknown option '': use "),
+        ("{0}=a%", "has a % that escapes nothing: write %25 for it"),
+        ("{0}=a%2", "has a % that escapes nothing: write %25 for it"),
+        ("{0}=a%ff", "escapes bytes that are not UTF-8"),
+        ("{0}=a#b", "does not read as"),
+        ("{0}=a@b", "does not read as"),
+    ],
+)
+def test_all_stores_read_options_alike(url: str, options: str, why: str) -> None:
+    """What one store takes another would refuse, in other words."""
+    name = WITH_OPTIONS[url]
+    with pytest.raises(ConfigError) as refused:
+        parse_store(f"{url}?{options.format(name)}", {})
+    assert str(refused.value).startswith(f"store '{url}")
+    assert why.format(name) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["etcd://user:s3cret@h", "etcd2://user:s3cret@h/p", "sqlite:///tmp/a@b.db"]
+)
+def test_a_url_is_read_once_into_a_value_without_its_password(url: str) -> None:
+    """A traceback or a debug line would tell it."""
+    place = parse_store(url, {})
+    assert place == parse_store(url, {})
+    assert hash(place)
+    assert "s3cret" not in repr(place)
 
 
 # the default store
@@ -112,7 +157,7 @@ def test_endpoints_that_do_not_go_together(listed: str) -> None:
 def test_bad_endpoints_name_their_variable(listed: str) -> None:
     """The error would speak of a --store that nobody has given."""
     with pytest.raises(ConfigError, match="from the ETCDCTL_ variables: store 'etcd"):
-        open_store(None, Bounds(), {"ETCDCTL_ENDPOINTS": listed})
+        open_url(None, Bounds(), {"ETCDCTL_ENDPOINTS": listed})
 
 
 ROUTE = (

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from integration.support.cli import CLI
 from integration.support.commands import (
-    HANG,
     WATCH,
     Run,
     acquire,
+    by_python,
+    ended,
     environment,
+    started,
     wait_until,
 )
 
@@ -25,7 +26,7 @@ if os.fork() == 0:
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", "2"])
     os._exit(0)
-os.execv(sys.executable, [sys.executable, "-m", "service_monitor", *sys.argv[1:]])
+os.execv(sys.argv[1], sys.argv[1:])
 """
 """Gives a command an orphan as PID 1 gets them, and a child from before its `exec`."""
 
@@ -45,15 +46,12 @@ def test_orphans_are_collected_at_all_times(
 ) -> None:
     """As PID 1 it would fill the process table with what health checks leave."""
     assert acquire(run, "es-1").code == 0
-    command = [sys.executable, "-c", ADOPT, *argv]
-    with subprocess.Popen(command, env=environment(path)) as running:
-        try:
-            ours = psutil.Process(running.pid)
-            wait_until(lambda: [c.name() for c in ours.children()] == ["sleep"])
-            wait_until(lambda: not ours.children())
-            assert running.poll() is None
-        finally:
-            running.kill()
+    cli = (*by_python(ADOPT), *CLI)
+    with started(argv, environment(path), cli=cli) as running:
+        ours = psutil.Process(running.pid)
+        wait_until(lambda: [c.name() for c in ours.children()] == ["sleep"])
+        wait_until(lambda: not ours.children())
+        assert running.poll() is None
 
 
 def test_the_children_of_a_library_are_left_to_it(tmp_path: Path) -> None:
@@ -70,6 +68,5 @@ def use():
 threading.Thread(target=use).start()
 collect_orphans()
 """
-    env = environment(tmp_path / "db")
-    done = subprocess.run([sys.executable, "-c", code], env=env, timeout=HANG)
-    assert done.returncode == 7
+    outcome = ended((), environment(tmp_path / "db"), cli=by_python(code))
+    assert outcome.code == 7

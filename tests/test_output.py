@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from integration.support.commands import HANG, environment, finish, register, started
+from integration.support.commands import (
+    HANG,
+    by_shell,
+    ended,
+    environment,
+    finish,
+    register,
+    started,
+)
 from service_monitor.stores.base import Store
 
 
@@ -58,30 +64,19 @@ def test_a_full_stderr_does_not_change_the_exit_code(path: Path) -> None:
 
 def test_a_closed_stdout_is_not_an_answer(path: Path) -> None:
     """Data would get lost without a word."""
-    command = f"exec {sys.executable} -m service_monitor hosts --label=es >&-"
-    done = subprocess.run(
-        ["sh", "-c", command],
-        env=environment(path),
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=HANG,
+    outcome = ended(
+        ["hosts", "--label=es"], environment(path), cli=by_shell('exec "$@" >&-')
     )
-    assert done.returncode == 74
-    assert done.stderr == "service-monitor: cannot go on: stdout is closed\n"
+    assert outcome.code == 74
+    assert outcome.err == "service-monitor: cannot go on: stdout is closed\n"
 
 
 def test_a_closed_stderr_is_no_reason_to_fail(path: Path) -> None:
     """A daemon without stderr would not run at all."""
-    command = f"exec {sys.executable} -m service_monitor acquire-lease --label=es"
-    done = subprocess.run(
-        ["sh", "-c", f"{command} --service-id=es-1 --print-token 2>&-"],
-        env=environment(path),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == 0
-    assert int(done.stdout) > 0
+    argv = ["acquire-lease", "--label=es", "--service-id=es-1", "--print-token"]
+    outcome = ended(argv, environment(path), cli=by_shell('exec "$@" 2>&-'))
+    assert outcome.code == 0
+    assert int(outcome.out) > 0
 
 
 def test_any_text_can_be_printed_anywhere(store: Store, path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from integration.support.commands import HANG
 from service_monitor.errors import StoreUnavailable
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.etcd import endpoints
-from service_monitor.stores.etcd.endpoints import Endpoint, Failover
+from service_monitor.stores import failover as failover_module
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.failover import Failover
 from service_monitor.timing import now
 
 NO_NAME = "no-such-host.invalid"
@@ -50,7 +51,7 @@ def test_another_address_is_no_matter_for_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each start of a good setup would be followed by a warning."""
-    monkeypatch.setattr(endpoints, "local_address", lambda *_: "10.0.0.7")
+    monkeypatch.setattr(failover_module, "local_address", lambda *_: "10.0.0.7")
     with caplog.at_level(logging.INFO):
         assert Failover([ONE]).local_address(HANG, Bounds()) == "10.0.0.7"
     assert caplog.text == ""

@@ -43,6 +43,7 @@ def test_a_port_that_answers_itself_is_down(monkeypatch: pytest.MonkeyPatch) -> 
     real = socket.socket.connect_ex
 
     def connect_ex(sock: socket.socket, place: tuple[str, int]) -> int:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(place)
         return real(sock, place)
 

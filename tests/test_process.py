@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.cli import CLI
 from integration.support.commands import (
     HANG,
     WATCH,
     Run,
     acquire,
+    by_python,
+    ended,
     environment,
     finish,
     is_up,
@@ -268,15 +271,9 @@ def test_what_is_not_ours_cannot_hold_up_the_end(
 def test_the_installed_script_is_the_same(path: Path) -> None:
     """The name in every document would not be found."""
     script = Path(sys.executable).with_name("service-monitor")
-    for command in [str(script)], [sys.executable, "-m", "service_monitor"]:
-        done = subprocess.run(
-            [*command, "hosts", "--label=es"],
-            env=environment(path),
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+    for installed in (str(script),), CLI:
+        argv = ["hosts", "--label=es"]
+        assert ended(argv, environment(path), cli=installed) == (0, "\n", "")
 
 
 @pytest.mark.promise(5)
@@ -319,13 +316,7 @@ sys.modules["service_monitor.cli.app"] = type(sys)("stub")
 sys.modules["service_monitor.cli.app"].main = run
 process.main()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(path),
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == 0
-    assert "ours" in done.stderr
-    assert "theirs" not in done.stderr
+    outcome = ended((), environment(path), cli=by_python(script))
+    assert outcome.code == 0
+    assert "ours" in outcome.err
+    assert "theirs" not in outcome.err

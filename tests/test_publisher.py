@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from integration.support.commands import wait_until
 from integration.support.fakes import Clock, FlakyStore
 from integration.support.registrations import DOWN, UP, publisher, said
 from service_monitor.errors import StoreUnavailable
 from service_monitor.recipes.health import Health
+from service_monitor.records import Record
 from service_monitor.stores.sqlite.store import SqliteStore
-from service_monitor.timing import now
 
 
 def test_a_registration_says_what_the_docs_promise(store: SqliteStore) -> None:
@@ -73,27 +77,61 @@ def test_a_lost_message_heals_at_the_next_round(
     assert said(store)["state"] == "down"
 
 
+class Renewals:
+    """Lets a store's time pass no faster than its records are renewed."""
+
+    def __init__(self, store: SqliteStore, clock: Clock, ttl: float) -> None:
+        self.done = 0
+        self._clock = clock
+        self._ttl = ttl
+        self._renew = store.keep_alive
+        store.keep_alive = self._count  # type: ignore[method-assign]
+
+    def _count(self, record: Record, ttl: float) -> Record:
+        renewed = self._renew(record, ttl)
+        self.done += 1
+        return renewed
+
+    def outlast_the_ttl(self) -> None:
+        """Let more than the ttl pass, on keepalives alone."""
+        for _ in range(3):
+            self._clock.advance(self._ttl * 0.6)
+            before = self.done
+            wait_until(lambda before=before: self.done >= before + 2)  # type: ignore[misc]
+
+
+@contextmanager
+def losing_the_reply(store: Any, name: str) -> Iterator[None]:
+    """Let calls of this name be carried out, and their answers get lost."""
+    real = getattr(store, name)
+
+    def call(*args: Any) -> None:
+        real(*args)
+        raise StoreUnavailable("reply lost")
+
+    setattr(store, name, call)
+    yield
+    setattr(store, name, real)
+
+
 @pytest.mark.parametrize("fault", ["create", "update"])
 def test_after_a_lost_reply_the_record_is_still_kept_alive(
-    store: SqliteStore, fault: str
+    memory: SqliteStore, clock: Clock, fault: str
 ) -> None:
     """A healthy node would drop out of `hosts`, and the next one found a cluster."""
-    flaky = FlakyStore(store, Clock())
-    mine = publisher(flaky, ttl=0.6)
+    renewals = Renewals(memory, clock, ttl=0.6)
+    mine = publisher(memory, ttl=0.6)
     mine.reconcile(DOWN)
     if fault == "create":
-        store.delete(store.list("es/hosts/a").records[0])
-    flaky.plan("reply", 1)
-    with pytest.raises(StoreUnavailable):
+        memory.delete(memory.list("es/hosts/a").records[0])
+    with losing_the_reply(memory, fault), pytest.raises(StoreUnavailable):
         mine.reconcile(UP)
-    assert flaky.calls[1] == fault
-    until = now() + 1.5
-    while now() < until:
-        assert mine.reconcile(UP)
-        assert said(store)["state"] == "up"
-        time.sleep(0.1)
-    time.sleep(0.9)  # by its keepalive alone
-    assert said(store)["state"] == "up"
+    created = memory.list("es/hosts/a").records[0].created
+    renewals.done = 0
+    wait_until(lambda: mine.reconcile(UP) and renewals.done >= 2)
+    renewals.outlast_the_ttl()  # with no more rounds
+    assert memory.list("es/hosts/a").records[0].created == created
+    assert said(memory)["state"] == "up"
     mine.withdraw()
 
 
@@ -106,28 +144,34 @@ def test_a_deleted_record_comes_back(store: SqliteStore) -> None:
     assert said(store)["state"] == "up"
 
 
-def test_the_record_is_kept_alive_and_withdrawn(store: SqliteStore) -> None:
+def test_the_record_is_kept_alive_and_withdrawn(
+    memory: SqliteStore, clock: Clock
+) -> None:
     """A healthy service would vanish, or a stopped one stay."""
-    mine = publisher(store, ttl=0.5)
+    renewals = Renewals(memory, clock, ttl=0.5)
+    mine = publisher(memory, ttl=0.5)
     mine.reconcile(UP)
-    time.sleep(0.9)
-    assert said(store)["state"] == "up"
+    renewals.outlast_the_ttl()
+    assert said(memory)["state"] == "up"
     mine.withdraw()
-    assert store.list("").records == ()
+    assert memory.list("").records == ()
     time.sleep(0.4)
-    assert store.list("").records == ()
+    assert memory.list("").records == ()
 
 
-def test_a_restarted_watch_takes_its_old_record_over(store: SqliteStore) -> None:
+def test_a_restarted_watch_takes_its_old_record_over(
+    memory: SqliteStore, clock: Clock
+) -> None:
     """After kill -9 the new watch would have to wait for the old record to lapse."""
-    publisher(store, ttl=5).reconcile(UP)
-    fresh = publisher(store, ttl=0.5)
+    publisher(memory, ttl=300).reconcile(UP)
+    renewals = Renewals(memory, clock, ttl=0.5)
+    fresh = publisher(memory, ttl=0.5)
     assert fresh.reconcile(DOWN)
-    assert said(store)["state"] == "down"
-    time.sleep(0.9)
-    assert said(store)["state"] == "down"  # kept alive by the new one
+    assert said(memory)["state"] == "down"
+    renewals.outlast_the_ttl()
+    assert said(memory)["state"] == "down"  # kept alive by the new one
     fresh.withdraw()
-    assert store.list("").records == ()
+    assert memory.list("").records == ()
 
 
 def test_what_is_down_is_not_kept_alive_as_up(store: SqliteStore) -> None:

@@ -27,6 +27,7 @@ from service_monitor.recipes.discovery import wait_for_hosts
 from service_monitor.recipes.lease import Request
 from service_monitor.recipes.publisher import Service
 from service_monitor.records import Snapshot
+from service_monitor.stores.sqlite.database import Database
 from service_monitor.stores.sqlite.errors import failure
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
@@ -180,21 +181,23 @@ def test_who_starts_without_a_turn_starts_without_the_store(
     assert "ERROR starting without the lease: the store refuses us: " in err
 
 
-def test_a_database_that_we_may_not_write_is_not_waited_for(path: Path) -> None:
+def test_a_database_that_we_may_not_write_is_not_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A volume mounted wrongly would hold up a boot for six minutes."""
     SqliteStore(str(path), Bounds()).list("")
     uri = f"file:{path}?mode=ro"
 
-    class ReadOnly(SqliteStore):
-        def _connect(self, busy: float) -> sqlite3.Connection:
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-            self._opened = self._identity()
-            return self._connection
+    def connect(database: Database) -> sqlite3.Connection:
+        database._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        database._opened = database._identity()
+        return database._connection
 
+    monkeypatch.setattr(Database, "_connect", connect)
     begun = now()
     bounds = Bounds()
     with pytest.raises(StoreRefused, match="readonly database: let this user write th"):
-        acquire(ReadOnly(str(path), bounds), REQUEST, HANG, bounds)
+        acquire(SqliteStore(str(path), bounds), REQUEST, HANG, bounds)
     assert now() - begun < SOON
 
 
@@ -318,7 +321,7 @@ def test_hosts_that_was_served_waits_a_refusal_out(
 ) -> None:
     """A cluster would not form because an administrator was at work."""
     failing.plan = {"list": [None, REFUSED, REFUSED]}
-    up = watcher(SqliteStore(failing._path, bounds), Bounds(), 99)
+    up = watcher(SqliteStore(failing._database.path, bounds), Bounds(), 99)
     threading.Timer(0.3, up.round).start()
     assert wait_for_hosts(failing, "es", 1, HANG, bounds) == ["host-b"]
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from integration.support.cli import CLI
 from integration.support.commands import (
-    HANG,
     Run,
     acquire,
+    by_python,
+    ended,
     environment,
     error_of,
     finish,
@@ -101,11 +101,10 @@ def test_its_exit_code_is_the_commands(
 def test_its_end_is_seen_where_sigchld_is_ignored(booting: RunScript) -> None:
     """Some parents pass that on: a dead command would hold the lease to its end."""
     code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
-    code += "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
-    argv = ["service_monitor", *booting.argv(), "--", "sh", "-c", "exit 3"]
-    env = environment(booting.path)
-    done = subprocess.run([sys.executable, "-c", code, *argv], env=env, timeout=HANG)
-    assert done.returncode == 3
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    argv = [*booting.argv(), "--", "sh", "-c", "exit 3"]
+    cli = (*by_python(code), *CLI)
+    assert ended(argv, environment(booting.path), cli=cli).code == 3
 
 
 def test_systemd_hears_us_and_not_the_command(path: Path, sound: RunScript) -> None:

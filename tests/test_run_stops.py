@@ -181,8 +181,7 @@ def test_one_that_reads_from_the_terminal_is_told(sound: RunScript) -> None:
 
     argv = [*sound.argv(), "--", "sh", "-c", "echo up >$SEEN; read line"]
     env = environment(sound.path, SEEN=str(sound.seen))
-    settings = {"stdin": theirs, "preexec_fn": take_terminal}
-    with started(argv, env, **settings) as running:
+    with started(argv, env, stdin=theirs, preexec_fn=take_terminal) as running:
         sound.wait_for("up")
         time.sleep(0.5)
         running.terminate()

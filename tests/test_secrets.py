@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -14,8 +13,9 @@ from urllib.parse import quote
 import pytest
 
 from integration.support.commands import (
-    HANG,
     Run,
+    by_python,
+    ended,
     environment,
     finish,
     is_up,
@@ -183,7 +183,7 @@ main()
     [
         ("etcd", "stores.etcd.v3", "Etcd3Store.__init__"),
         ("etcd2", "stores.etcd.v2", "Etcd2Store.__init__"),
-        ("etcd", "stores.etcd.endpoints", "Failover.call"),
+        ("etcd", "stores.failover", "Failover.call"),
         ("etcd", "node.watcher", "Watcher.__init__"),
         ("etcd", "node.probe", "new_probe"),
         ("etcd", "net.http", "new_session"),
@@ -196,16 +196,10 @@ def test_a_traceback_holds_no_secret(
     url = f"{scheme}://127.0.0.1:{unused_port()}"
     env = environment(tmp_path) | watching("http://h/") | from_url(url, tmp_path)
     program = CRASH.format(module=module, name=name)
-    done = subprocess.run(
-        [sys.executable, "-c", program, "watch"],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == 70
-    assert "RuntimeError: (" in done.stderr
-    assert_untold(done.stdout, done.stderr)
+    code, out, err = ended(["watch"], env, cli=by_python(program))
+    assert code == 70
+    assert "RuntimeError: (" in err
+    assert_untold(out, err)
 
 
 def test_a_target_keeps_its_credentials_to_itself() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from integration.support.commands import wait_until
+from integration.support.commands import HANG, wait_until
+from integration.support.pauses import undisturbed
 from service_monitor.errors import Conflict, RecordGone, Stopped, StoreUnavailable
 from service_monitor.recipes.session import Session
 from service_monitor.records import Record
@@ -17,6 +18,8 @@ from service_monitor.timing import now
 
 RECORD = Record("k", "v", 1, 1)
 TTL = 0.3
+PAUSE = 0.05
+"""Seconds that may pass between what is due and what is done."""
 
 
 class Store:
@@ -64,19 +67,25 @@ def test_after_the_end_nothing_is_renewed() -> None:
 def test_who_has_stalled_is_not_kept_alive() -> None:
     """A hung watch would vouch for a dead service."""
     store = Store()
-    vouched = [True]
-    kept = session(store, vouch=lambda: vouched[0])
+    vouched, asked = [True], list[bool]()
+
+    def vouch() -> bool:
+        asked.append(vouched[0])
+        return asked[-1]
+
+    kept = session(store, vouch=vouch)
     wait_until(lambda: bool(store.renewals))
     vouched[0] = False
-    time.sleep(0.15)  # one may be under way
+    wait_until(lambda: not all(asked))  # no renewal is under way any more
     before = len(store.renewals)
-    time.sleep(0.3)
+    wait_until(lambda: asked.count(False) >= 4)
     assert len(store.renewals) == before
     vouched[0] = True
     wait_until(lambda: len(store.renewals) > before)
     kept.end()
 
 
+@undisturbed(PAUSE)
 def test_a_failed_renewal_is_hurried_after() -> None:
     """A short outage would cost the record although time was left."""
 
@@ -101,9 +110,9 @@ def test_a_lost_record_ends_it(error: Exception) -> None:
     store = Store(outcome)
     kept = session(store)
     assert kept.keeps(RECORD)
-    time.sleep(0.4)
+    wait_until(lambda: not kept.keeps(RECORD))
+    time.sleep(0.3)
     assert len(store.renewals) == 1
-    assert not kept.keeps(RECORD)
 
 
 def test_a_stop_that_was_obeyed_does_not_end_it() -> None:
@@ -120,6 +129,7 @@ def test_a_stop_that_was_obeyed_does_not_end_it() -> None:
     kept.end()
 
 
+@undisturbed(PAUSE)
 def test_it_ends_when_it_was_told_to_at_the_latest() -> None:
     """A node that never comes up would hold up all others, renewal after renewal."""
     store, begun = Store(), now()
@@ -139,6 +149,7 @@ def last_ones(outcome: Callable[[int], None], **settings: Any) -> Store:
     return store
 
 
+@undisturbed(PAUSE)
 def test_a_last_renewal_that_failed_is_tried_again() -> None:
     """One lost message would cost the lease of a node that is nearly up."""
 
@@ -151,6 +162,7 @@ def test_a_last_renewal_that_failed_is_tried_again() -> None:
     assert store.renewals[1] - store.renewals[0] < TTL
 
 
+@undisturbed(PAUSE)
 def test_a_last_renewal_is_tried_only_while_the_record_may_live() -> None:
     """The store would be asked for ever to renew what is gone."""
 
@@ -162,6 +174,7 @@ def test_a_last_renewal_is_tried_only_while_the_record_may_live() -> None:
     assert store.renewals[-1] - store.renewals[0] < TTL + 0.1
 
 
+@undisturbed(PAUSE)
 def test_a_last_renewal_waits_for_who_has_stalled() -> None:
     """A probe that hangs for a moment would cost the lease."""
     vouched = iter([False, False])
@@ -178,6 +191,7 @@ def test_it_tells_why_it_was_not_renewed() -> None:
     assert store.renewals == []
 
 
+@undisturbed(PAUSE)
 def test_its_deadline_is_counted_from_before_the_renewal() -> None:
     """A holder that is cut off would go on after the store gave its lease away."""
     begun = now()
@@ -218,18 +232,18 @@ def test_an_update_never_runs_beside_a_renewal() -> None:
 
     def outcome(turn: int) -> Record:
         inside.set()
-        leave.wait(5)
+        leave.wait(HANG)
         return Record("k", "v", 1, 7)
 
     kept = session(Store(outcome))
-    assert inside.wait(5)
+    assert inside.wait(HANG)
     updated: list[Record] = []
     thread = threading.Thread(target=lambda: updated.append(kept.update(RECORD, "w")))
     thread.start()
     time.sleep(0.1)
     assert updated == []
     leave.set()
-    thread.join(5)
+    wait_until(lambda: bool(updated))
     kept.end()
     assert updated[0].value == "w"
 
@@ -245,5 +259,5 @@ def test_a_wrong_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None
         raise ZeroDivisionError
 
     session(Store(outcome))
-    time.sleep(0.3)
+    wait_until(lambda: bool(seen))
     assert isinstance(seen[0], ZeroDivisionError)

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from integration.support.commands import HANG, Outcome, environment
+from integration.support.commands import (
+    Outcome,
+    by_python,
+    by_shell,
+    ended,
+    environment,
+)
 from service_monitor.cli import startup
 
 TRACEBACK = "Traceback"
-OURS = [sys.executable, "-m", "service_monitor"]
 HOSTS = ["hosts", "--label=es"]
 ACQUIRE = ["acquire-lease", "--label=es", "--service-id=es-1"]
 
 
 def run(path: Path, *argv: str, shell: str = '"$@"', **env: str) -> Outcome:
     """Run a command from elsewhere, so that what is found is what is installed."""
-    done = subprocess.run(
-        ["sh", "-c", f"exec {shell}", "sh", *OURS, *argv],
-        env=environment(path, **env),
-        cwd=path.parent,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    cli = by_shell(f"exec {shell}")
+    return ended(argv, environment(path, **env), cli=cli, cwd=path.parent)
 
 
 @pytest.mark.parametrize(
@@ -98,16 +95,10 @@ __main__.main()
 
 def test_a_fault_of_ours_is_no_answer(path: Path) -> None:
     """A mistake in this program would pass for "not acquired", or be lost."""
-    done = subprocess.run(
-        [sys.executable, "-c", FAULT],
-        env=environment(path),
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert (done.returncode, done.stdout) == (70, "")
-    assert "RuntimeError: nobody thought of it\n" in done.stderr
-    line = done.stderr.splitlines()[-1]
+    code, out, err = ended((), environment(path), cli=by_python(FAULT))
+    assert (code, out) == (70, "")
+    assert "RuntimeError: nobody thought of it\n" in err
+    line = err.splitlines()[-1]
     assert line.startswith("service-monitor: a fault of ours: RuntimeError in <string>")
 
 
@@ -156,16 +147,11 @@ def test_not_even_the_first_import_is_an_answer(
     libraries = str(Path(click.__file__).parents[1])
     lines = f"import sys; sys.path += [{str(installed)!r}, {libraries!r}]"
     lines += "; from service_monitor.__main__ import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", lines, *HOSTS],
-        env=environment(path, PYTHONPATH=str(tmp_path)),
-        cwd=path.parent,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert (done.returncode, done.stdout) == (70, ""), done.stderr
-    assert "is something in PYTHONPATH=" in done.stderr.splitlines()[-1]
+    env = environment(path, PYTHONPATH=str(tmp_path))
+    cli = (sys.executable, "-S", "-c", lines)
+    code, out, err = ended(HOSTS, env, cli=cli, cwd=path.parent)
+    assert (code, out) == (70, ""), err
+    assert "is something in PYTHONPATH=" in err.splitlines()[-1]
 
 
 def test_the_guard_lets_a_good_end_be() -> None:

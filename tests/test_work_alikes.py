@@ -10,6 +10,7 @@ from botocore.exceptions import ConfigParseError
 
 from integration.support.commands import Run
 from integration.support.loopback import Serve
+from integration.support.stores import init_url, open_url
 from integration.support.work_alike import (
     DENIED,
     NO_TABLE,
@@ -28,8 +29,6 @@ from service_monitor.recipes.publisher import Service
 from service_monitor.stores.dynamodb import table as dynamodb_table
 from service_monitor.stores.dynamodb.refusals import UnknownOperation
 from service_monitor.stores.dynamodb.store import DynamoStore
-from service_monitor.stores.dynamodb.table import init_table
-from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
 
 CLEANED = {"TimeToLiveStatus": "ENABLED", "AttributeName": "litter_after"}
@@ -49,7 +48,7 @@ def there(serve: Serve) -> WorkAlike:
 
 @pytest.fixture
 def opened(there: WorkAlike) -> Iterator[DynamoStore]:
-    store = open_store(there.url, Bounds(), {})
+    store = open_url(there.url, Bounds(), {})
     assert isinstance(store, DynamoStore)
     yield store
     store.close()
@@ -147,7 +146,7 @@ def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
 ) -> None:
     """It saw its service up, could not write, and logged that it had deregistered."""
     bounds = Bounds()
-    store = open_store(there.url, bounds, {})
+    store = open_url(there.url, bounds, {})
 
     def probe() -> Result:
         bounds.stop.request()
@@ -271,10 +270,8 @@ def test_an_outage_half_way_is_told_as_one(there: WorkAlike) -> None:
     """Who repeats it would not be told that the table is there."""
     made_in_the_end(there)
     there.answers["DescribeTimeToLive"] = error("InternalServerError", "oh", 500)
-    bounds = Bounds()
-    why = pytest.raises(StoreUnavailable, match=r"oh; not made: .* Made so far: table")
-    with bounds.within(1.5), why:
-        init_table(there.url, bounds)
+    with pytest.raises(StoreUnavailable, match=r"oh; not made: .* Made so far: table"):
+        init_url(there.url, Bounds(), call_timeout=2.5)
 
 
 def test_a_lack_half_way_says_what_was_made(
@@ -286,9 +283,9 @@ def test_a_lack_half_way_says_what_was_made(
     def lack(*_: object) -> bool:
         raise LocalLack("this machine lacks memory")
 
-    monkeypatch.setattr(dynamodb_table, "_is_cleaned_up", lack)
+    monkeypatch.setattr(dynamodb_table._Table, "_is_cleaned_up", lack)
     with pytest.raises(LocalLack, match=r"memory; not made: .* Made so far: table"):
-        init_table(there.url, Bounds())
+        init_url(there.url, Bounds())
 
 
 def test_what_may_not_be_made_is_not_said_to_be(there: WorkAlike) -> None:
@@ -296,13 +293,13 @@ def test_what_may_not_be_made_is_not_said_to_be(there: WorkAlike) -> None:
     made_in_the_end(there)
     there.answers["CreateTable"] = DENIED
     with pytest.raises(StoreRefused, match=r"CreateTable: Access.*: nothing$"):
-        init_table(there.url, Bounds())
+        init_url(there.url, Bounds())
 
 
 def test_a_whole_service_gets_its_table(there: WorkAlike) -> None:
     """The question for transactions must not stand in the way."""
     made_in_the_end(there)
-    assert init_table(there.url, Bounds()) == [MADE.removeprefix("Made so far: ")]
+    assert init_url(there.url, Bounds()) == [MADE.removeprefix("Made so far: ")]
 
 
 # other refusals

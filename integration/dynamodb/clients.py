@@ -15,13 +15,13 @@ from integration.support.dynamodb import (
     ELSEWHERE,
     url_of,
 )
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
-from service_monitor.stores.dynamodb.aws import Place, parse_place
-from service_monitor.stores.opening import open_store
+from service_monitor.stores.dynamodb.place import DynamoPlace, parse_dynamodb
 
 
-def plain(place: Place) -> Any:
+def plain(place: DynamoPlace) -> Any:
     """Give a client of boto3's own, to do what the store never would."""
     import boto3
 
@@ -32,7 +32,7 @@ def plain(place: Place) -> Any:
 @contextmanager
 def proxied(url: str) -> Iterator[tuple[Proxy, Store]]:
     """Open a store behind a proxy that damages connections."""
-    place = parse_place(url)
+    place = parse_dynamodb(url)
     endpoint = urlsplit(place.endpoint or "")
     if endpoint.scheme != "http":
         pytest.skip(f"needs an endpoint without TLS, in {ELSEWHERE}")
@@ -41,4 +41,4 @@ def proxied(url: str) -> Iterator[tuple[Proxy, Store]]:
 
 
 def opened(url: str, bounds: Bounds | None = None) -> Store:
-    return open_store(url, bounds or Bounds(), {})
+    return open_url(url, bounds or Bounds(), {})

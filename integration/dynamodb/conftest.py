@@ -16,7 +16,8 @@ from integration.support.dynamodb import (
     elsewhere,
     url_of,
 )
-from service_monitor.stores.dynamodb.aws import Aws, parse_place
+from service_monitor.stores.dynamodb.aws import Aws
+from service_monitor.stores.dynamodb.place import parse_dynamodb
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def new_table(url: str) -> Iterator[str]:
     """Give the URL of a table that is not there yet, and is not left behind."""
-    place = parse_place(url)
+    place = parse_dynamodb(url)
     place = replace(place, table=f"t-{uuid.uuid4().hex[:12]}", prefix="")
     yield url_of(place)
     client = plain(place)

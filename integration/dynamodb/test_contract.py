@@ -17,7 +17,7 @@ from service_monitor.errors import (
     StoreRefused,
 )
 from service_monitor.stores.base import Store
-from service_monitor.stores.dynamodb.aws import parse_place
+from service_monitor.stores.dynamodb.place import parse_dynamodb
 
 
 def test_many_that_write_at_once_all_get_their_number(
@@ -46,7 +46,7 @@ def test_a_record_that_is_too_long_is_told(
 
 def test_prefixes_know_nothing_of_each_other(url: str, label: str) -> None:
     """Two teams with one table would wait for each other's nodes."""
-    place = parse_place(url)
+    place = parse_dynamodb(url)
 
     def within(prefix: str) -> Store:
         return opened(url_of(replace(place, prefix=f"{place.prefix}{prefix}")))

@@ -14,11 +14,11 @@ import pytest
 from integration.dynamodb.clients import opened
 from integration.faults.processes import Commands
 from integration.images import ROOT
+from integration.support.commands import HANG
 from integration.support.dynamodb import (
     DynamoDB,
 )
 from integration.support.loopback import Loopback, answering, status
-from integration.support.store_contract import HANG
 from service_monitor.net.calls import Bounds
 from service_monitor.timing import now
 

@@ -9,11 +9,11 @@ import pytest
 
 from integration.dynamodb.clients import plain
 from integration.faults.processes import Commands
-from integration.support.store_contract import HANG
+from integration.support.commands import HANG
+from integration.support.stores import init_url
 from service_monitor.cli.app import main
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.dynamodb.aws import parse_place
-from service_monitor.stores.dynamodb.table import init_table
+from service_monitor.stores.dynamodb.place import parse_dynamodb
 
 
 def command(*argv: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -28,7 +28,7 @@ def test_init_store_makes_the_table_once(
     new_table: str, asked: Counter[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Provisioning would fail at its second run, or leave dead items for ever."""
-    place = parse_place(new_table)
+    place = parse_dynamodb(new_table)
     init = ("init-store", "--store", new_table)
     code, planned, _ = command(*init, "--dry-run", capsys=capsys)
     assert code == 0
@@ -54,8 +54,8 @@ def test_init_store_makes_the_table_once(
 def test_init_store_on_many_hosts_at_once(new_table: str) -> None:
     """Of hosts that all run it at their first boot all but one would fail."""
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: init_table(new_table, Bounds()), range(4)))
-    assert init_table(new_table, Bounds()) == []
+        list(pool.map(lambda _: init_url(new_table, Bounds()), range(4)))
+    assert init_url(new_table, Bounds()) == []
 
 
 def test_a_missing_table_says_how_to_make_it(
@@ -65,7 +65,7 @@ def test_a_missing_table_says_how_to_make_it(
     options = ("--label=es", "--store", new_table)
     code, out, err = command("hosts", *options, capsys=capsys)
     assert (code, out) == (69, "")
-    assert f"table {parse_place(new_table).table} in " in err
+    assert f"table {parse_dynamodb(new_table).table} in " in err
     assert "does not exist: `service-monitor init-store` makes it" in err
 
 
@@ -73,7 +73,7 @@ def test_another_table_is_left_alone(
     new_table: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Somebody's data would get our records mixed in, or a traceback come of it."""
-    place = parse_place(new_table)
+    place = parse_dynamodb(new_table)
     client = plain(place)
     client.create_table(
         TableName=place.table,
@@ -93,15 +93,15 @@ def test_another_table_is_left_alone(
 
 def test_a_table_that_vanishes_is_waited_for(new_table: str, label: str) -> None:
     """A restart of an emulator, or a mistake in AWS, would end every node's start."""
-    init_table(new_table, Bounds())
+    init_url(new_table, Bounds())
     with Commands(new_table, label) as run:
         holder = run("acquire-lease", "--service-id=a", "--host=a")
         assert holder.wait() == 0
         waiter = run("acquire-lease", "--service-id=b", "--host=b")
         waiter.wait_said("waiting, position 1", HANG)
-        place = parse_place(new_table)
+        place = parse_dynamodb(new_table)
         plain(place).delete_table(TableName=place.table)
         waiter.wait_said("does not exist", HANG)
-        init_table(new_table, Bounds())
+        init_url(new_table, Bounds())
         assert waiter.wait() == 0
         assert "our ticket expired" in waiter.stderr

@@ -15,7 +15,7 @@ from service_monitor.errors import (
     RecordGone,
 )
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.dynamodb.aws import parse_place
+from service_monitor.stores.dynamodb.place import parse_dynamodb
 from service_monitor.stores.dynamodb.store import DynamoStore
 
 
@@ -49,7 +49,7 @@ def test_what_is_out_of_time_never_blocks(url: str, label: str) -> None:
     dead, living = opened(url), opened(url)
     old = dead.create(f"{label}/a", "old", 0.2)
     time.sleep(3)
-    place = parse_place(url)
+    place = parse_dynamodb(url)
     where = {"label": f"{place.prefix}/{label}".lstrip("/"), "key": "a"}
     key = {name: {"S": text} for name, text in where.items()}
     there = plain(place).get_item(TableName=place.table, Key=key, ConsistentRead=True)
@@ -62,7 +62,7 @@ def test_whoever_was_found_dead_stays_dead(
     url: str, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A waiter that wakes up late would take the lease beside its successor."""
-    paused, other = DynamoStore(parse_place(url), Bounds()), opened(url)
+    paused, other = DynamoStore(parse_dynamodb(url), Bounds()), opened(url)
     record = paused.create(f"{label}/a", "waiting", 0.5)
     time.sleep(3)
     assert other.list(f"{label}/").records == ()
@@ -78,7 +78,7 @@ def test_whoever_is_renewed_in_time_is_not_found_dead(
     url: str, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look that crosses a keepalive would take a living waiter's place away."""
-    owner, other = opened(url), DynamoStore(parse_place(url), Bounds())
+    owner, other = opened(url), DynamoStore(parse_dynamodb(url), Bounds())
     record = owner.create(f"{label}/a", "waiting", 30)
     read = other._read
 

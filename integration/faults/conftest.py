@@ -11,7 +11,7 @@ from integration.faults.etcd_cluster import EtcdCluster, obstacle
 from integration.faults.processes import Commands
 from integration.support.etcd_log import ChangeLog
 from integration.support.loopback import Loopback, answering, status
-from service_monitor.stores.etcd.endpoints import DEFAULT_PREFIX
+from service_monitor.stores.etcd.place import DEFAULT_PREFIX
 
 
 @pytest.fixture(scope="module")

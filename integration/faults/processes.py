@@ -12,16 +12,14 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from integration.support.cli import ending, environment
+from integration.support.cli import CLI, clean_environment, ending
 from integration.support.interrupts import uninterrupted
 
-CLI = (sys.executable, "-m", "service_monitor")
 HANG = 60.0  # seconds until a command that should have ended counts as hung
 
 
@@ -44,7 +42,7 @@ class Command:
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env={k: v for k, v in environment().items() if k[:8] != "ETCDCTL_"},
+            env=clean_environment(),
             process_group=0,  # Ctrl-C is for us, who then end it in order
         )
         self._lock = threading.Lock()

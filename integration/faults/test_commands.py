@@ -26,7 +26,7 @@ from integration.faults.scenes import (
 from integration.support.etcd_log import ChangeLog
 from service_monitor.net.calls import STOP_GRACE
 from service_monitor.recipes.timings import TIMINGS
-from service_monitor.stores.etcd.endpoints import DEFAULT_PREFIX
+from service_monitor.stores.etcd.place import DEFAULT_PREFIX
 
 # The first may have to wait for the making of an image.
 pytestmark = pytest.mark.timeout(120, func_only=True)

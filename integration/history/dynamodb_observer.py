@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from integration.history.observer import POLL, Key, Observer, read, split
 from integration.history.recorder import Change
 from integration.support.dynamodb import DynamoDB
+from integration.support.stores import open_url
 from service_monitor.errors import StoreError
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.dynamodb.aws import parse_place
-from service_monitor.stores.opening import open_store
+from service_monitor.stores.dynamodb.place import parse_dynamodb
 
 
 class DynamoObserver(Observer):
@@ -24,12 +24,12 @@ class DynamoObserver(Observer):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        place = parse_place(url)
+        place = parse_dynamodb(url)
         self._table = place.table
         self._prefix = f"{place.prefix}/".lstrip("/")
         endpoint = urlsplit(place.endpoint or "")
         self._server = DynamoDB(endpoint.port or 0, str(endpoint.hostname))
-        self._store = open_store(url, Bounds())
+        self._store = open_url(url, Bounds())
         self._seen = 0
 
     def _open(self) -> None:

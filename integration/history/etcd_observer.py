@@ -12,7 +12,8 @@ import requests
 from integration.history.observer import CALL, Key, Observer, read, split
 from integration.history.recorder import Change
 from service_monitor.net.http import new_session
-from service_monitor.stores.etcd.endpoints import Endpoint, parse_endpoints
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import parse_etcd
 from service_monitor.timing import now
 
 CHECK_EVERY = 0.2  # seconds between two quorum reads
@@ -24,7 +25,8 @@ class _EtcdObserver(Observer):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._endpoints, access = parse_endpoints(url, {})
+        place = parse_etcd(url, {})
+        self._endpoints, access = place.endpoints, place.access
         self._prefix = f"{access.prefix}/"
         self._access = access
         self._member = 0

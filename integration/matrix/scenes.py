@@ -10,13 +10,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from integration.faults.processes import CLI, Command, Commands, wait_for
+from integration.faults.processes import Command, Commands, wait_for
+from integration.support.cli import CLI
 from integration.support.loopback import (
     answering,
     status,
 )
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.opening import open_store
 
 SOON = 10.0
 """Seconds within which a command on a healthy store is done; a bound."""
@@ -104,7 +105,7 @@ def stopped(
 
 def stored(run: Commands, kind: str = "lease") -> dict[str, dict[str, Any]]:
     """Return the label's records by service id, oldest first."""
-    with closing(open_store(run.store, Bounds(), {})) as store:
+    with closing(open_url(run.store, Bounds(), {})) as store:
         records = store.list(f"{run.label.lower()}/{kind}/").records
     return {
         record.key.rpartition("/")[2]: json.loads(record.value) for record in records

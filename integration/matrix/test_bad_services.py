@@ -24,10 +24,10 @@ from integration.support.loopback import (
     read_request,
     status,
 )
+from integration.support.stores import open_url
 from service_monitor.net.calls import Bounds
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.lease import Request
-from service_monitor.stores.opening import open_store
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
@@ -109,7 +109,7 @@ def test_a_service_that_misbehaves_keeps_the_lease(
     for name, line in ("bomb", "503 Not Yet"), ("redirects", elsewhere):
         bad[name] = answering(status(line, "Content-Encoding: gzip", body=bomb))
     services = {n: Service(serve, "https" if "tls" in n else "http") for n in bad}
-    with closing(open_store(run.store, Bounds(), {})) as store:
+    with closing(open_url(run.store, Bounds(), {})) as store:
         for name in services:
             request = Request(run.label, name, name, slots=len(services))
             acquire(store, request, SOON, Bounds())

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from integration.faults.processes import CLI, Command, Commands, wait_for
+from integration.faults.processes import Command, Commands, wait_for
 from integration.matrix.scenes import (
     GOOD,
     SOON,
@@ -22,6 +22,7 @@ from integration.matrix.scenes import (
     states,
     stopped,
 )
+from integration.support.cli import CLI
 from integration.support.loopback import (
     Serve,
 )

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from integration import fake_elasticsearch
 from integration.simulation.node import GRACE, GUARD, ClusterError, Node
 from integration.simulation.timeline import Event
-from integration.support.cli import CLI, ending, environment
+from integration.support.cli import CLI, clean_environment, ending
 
 T = TypeVar("T")
 ONE_SHOT = 60.0  # seconds until a command that does not wait counts as hung
@@ -134,7 +134,7 @@ class Cluster:
                 capture_output=True,
                 text=True,
                 timeout=ONE_SHOT,
-                env=environment(),
+                env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 process_group=0,
             )

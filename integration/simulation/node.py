@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from integration import fake_elasticsearch
 from integration.simulation.timeline import Event
-from integration.support.cli import ending, environment
+from integration.support.cli import clean_environment, ending
 
 if TYPE_CHECKING:
     from integration.simulation.cluster import Cluster
@@ -80,7 +80,7 @@ class Node:
                 stdout=subprocess.PIPE if piped else log,
                 stderr=log,
                 text=True,
-                env=environment(),
+                env=clean_environment(),
                 process_group=0,  # Ctrl-C is for the simulator, which stops the rest
             )
             return self.processes[role]

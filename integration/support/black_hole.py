@@ -18,17 +18,13 @@ def family_of(address: str) -> socket.AddressFamily:
 
 
 @contextmanager
-def black_hole(address: str, port: int = 0) -> Iterator[Place]:
-    """Give a place of loopback whose queue is full: it drops all that comes."""
-    family = family_of(address)
+def black_hole(server: socket.socket) -> Iterator[Place]:
+    """Fill the queue of a socket that is bound on loopback: it drops all that comes."""
     with ExitStack() as stack:
-        server = stack.enter_context(socket.socket(family))
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((address, port))
         server.listen(0)
         place: Place = server.getsockname()[:2]
         for _ in range(20):
-            client = stack.enter_context(socket.socket(family))
+            client = stack.enter_context(socket.socket(server.family))
             client.setblocking(False)
             client.connect_ex(place)
             time.sleep(0.1)

@@ -7,11 +7,14 @@ import signal
 import sys
 
 CLI = (sys.executable, "-m", "service_monitor")
+"""What comes before a command's name."""
+SETTINGS = ("SERVICE_MONITOR_", "ETCDCTL_")
 
 
-def environment() -> dict[str, str]:
+def clean_environment(**more: str) -> dict[str, str]:
     """Give the environment without settings that would change what the CLI does."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_MONITOR_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
+    return kept | more
 
 
 def ending(code: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
+from integration.support.cli import CLI, clean_environment
 from service_monitor.cli.app import cli
 from service_monitor.records import Registration, hosts_prefix
 from service_monitor.stores.base import Store
@@ -36,17 +36,24 @@ Run = Callable[..., Outcome]
 
 
 def environment(path: Path, **more: str) -> dict[str, str]:
-    return os.environ | {"SERVICE_MONITOR_STORE": f"sqlite://{path}"} | more
+    """Give the environment of a command whose store is this file."""
+    return clean_environment(**{"SERVICE_MONITOR_STORE": f"sqlite://{path}"} | more)
 
 
 @contextmanager
 def started(
-    argv: Sequence[str | bytes], env: Mapping[str, str], **settings: object
+    argv: Sequence[str | bytes],
+    env: Mapping[str, str],
+    *,
+    cli: Sequence[str] = CLI,
+    **settings: object,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a command as a process of its own, and never leave it behind."""
+    """Start a command as a process of its own, and never leave it behind.
+
+    `cli` is what comes before its name; `settings` are those of Popen.
+    """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "service_monitor", *argv]
-    running = subprocess.Popen(command, env=env, **pipes | settings)  # type: ignore[call-overload]
+    running = subprocess.Popen([*cli, *argv], env=env, **pipes | settings)  # type: ignore[call-overload]
     try:
         yield running
     finally:
@@ -64,8 +71,31 @@ def _below(pid: int) -> list[psutil.Process]:
 
 
 def finish(running: subprocess.Popen[str]) -> Outcome:
+    """Wait for the end of a command."""
     out, err = running.communicate(timeout=HANG)
     return Outcome(running.returncode, out, err)
+
+
+def ended(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    cli: Sequence[str] = CLI,
+    **how: object,
+) -> Outcome:
+    """Run a command as a process, to its end; see `started`."""
+    with started(argv, env, cli=cli, **how) as running:
+        return finish(running)
+
+
+def by_shell(line: str) -> tuple[str, ...]:
+    """Give a CLI that a line of shell starts, where "$@" stands for it."""
+    return ("sh", "-ec", line, "sh", *CLI)
+
+
+def by_python(program: str) -> tuple[str, ...]:
+    """Give a CLI that is a program of a few lines, in the place of ours."""
+    return (sys.executable, "-c", program)
 
 
 def wait_until(holds: Callable[[], object], seconds: float = HANG) -> None:

@@ -23,9 +23,9 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from integration.faults.proxy import Proxy
+from integration.support.stores import init_url
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.dynamodb.aws import Place, parse_place
-from service_monitor.stores.dynamodb.table import init_table
+from service_monitor.stores.dynamodb.place import DynamoPlace, parse_dynamodb
 
 ELSEWHERE = "SERVICE_MONITOR_TEST_DYNAMODB"
 REGION = "eu-central-1"
@@ -56,7 +56,7 @@ class DynamoDB:
     def make_table(self) -> str:
         """Make a table as `init-store` does; give its URL."""
         url = self.url(f"t-{uuid.uuid4().hex[:12]}")
-        init_table(url, Bounds())
+        init_url(url, Bounds())
         return url
 
     def control(self, what: str, **settings: Any) -> Any:
@@ -86,13 +86,13 @@ def elsewhere() -> str | None:
     named = os.environ.get(ELSEWHERE)
     if not named:
         return None
-    init_table(named, Bounds())
-    place = parse_place(named)
+    init_url(named, Bounds())
+    place = parse_dynamodb(named)
     return url_of(replace(place, prefix=f"{place.prefix}/t-{uuid.uuid4().hex[:12]}"))
 
 
-def url_of(place: Place) -> str:
-    """Write a place as `parse_place` reads it."""
+def url_of(place: DynamoPlace) -> str:
+    """Write a place as `parse_dynamodb` reads it."""
     named = asdict(place)
     where = f"dynamodb://{named.pop('table')}{named.pop('prefix')}"
     return f"{where}?{urlencode({k: v for k, v in named.items() if v})}"

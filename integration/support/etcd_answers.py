@@ -10,7 +10,8 @@ import responses
 
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Record
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v3 import Etcd3Store
 
 ONE, TWO = "http://one:2379", "http://two:2379"

@@ -14,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from service_monitor.net.calls import Bounds
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.base import CALL_TIMEOUT
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.v3 import Etcd3Store
 
 HEADER = {"header": {"revision": "7"}}
@@ -97,9 +99,15 @@ class Gateway:
         threading.Thread(target=self._server.serve_forever, args=(0.05,)).start()
         self.endpoint = Endpoint("http", "127.0.0.1", self._server.server_address[1])
 
-    def store(self, bounds: Bounds | None = None, **access: Any) -> Etcd3Store:
+    def store(
+        self,
+        bounds: Bounds | None = None,
+        call_timeout: float = CALL_TIMEOUT,
+        **access: Any,
+    ) -> Etcd3Store:
         access = {"user": "u", "password": "s3cret", **access}
-        return Etcd3Store([self.endpoint], Access(**access), bounds or Bounds())
+        place = Access(**access)
+        return Etcd3Store([self.endpoint], place, bounds or Bounds(), call_timeout)
 
     @property
     def logins(self) -> int:

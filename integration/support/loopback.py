@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 Talk = Callable[[socket.socket], None]
 
@@ -172,6 +174,46 @@ def reset_at_close(connection: socket.socket) -> None:
 
 
 def unused_port() -> int:
-    """Return a port of loopback where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port of loopback where nobody listens, nor will while a test lasts.
+
+    It stays bound, so that no server of another test gets it. Whoever sets
+    SO_REUSEADDR, as servers do, may bind it on purpose.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    _bound.append(sock)
+    if len(_bound) > _MOST_BOUND:
+        _bound.popleft().close()
+    return int(sock.getsockname()[1])
+
+
+_bound: deque[socket.socket] = deque()
+_MOST_BOUND = 50
+
+
+@contextmanager
+def one_port(*addresses: str) -> Iterator[list[socket.socket]]:
+    """Bind a socket at each address, all to one port; none listens yet."""
+    with ExitStack() as stack:
+        for _ in range(100):
+            sockets = [stack.enter_context(_unbound(address)) for address in addresses]
+            port = 0
+            try:
+                for sock, address in zip(sockets, addresses, strict=True):
+                    sock.bind((address, port))
+                    port = sock.getsockname()[1]
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                stack.pop_all().close()
+                continue
+            yield sockets
+            return
+        raise AssertionError(f"no port is free at all of {addresses}")
+
+
+def _unbound(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock

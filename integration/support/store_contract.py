@@ -15,6 +15,9 @@ from dataclasses import replace
 
 import pytest
 
+from integration.support.commands import HANG
+from integration.support.contract_steps import gone_within, new_key, wakes
+from integration.support.pauses import undisturbed
 from service_monitor.errors import Conflict, KeyExists, RecordGone, Stopped
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
@@ -24,17 +27,6 @@ MakeStore = Callable[..., Store]
 
 SHORT = 2.0
 """The shortest ttl that every store keeps exactly (etcd v3 grants 2 s for 1 s)."""
-HANG = 20.0
-"""Seconds after which a wait counts as hung; a bound, not a measurement."""
-
-
-def gone_within(store: Store, key: str, seconds: float) -> bool:
-    deadline = now() + seconds
-    while now() < deadline:
-        if not store.list(key).records:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_create_gives_what_list_shows(make_store: MakeStore, label: str) -> None:
@@ -130,15 +122,16 @@ def test_update_of_a_deleted_record_is_refused(
     assert [r.value for r in store.list(f"{label}/").records] == ["1"]
 
 
+@undisturbed(1.0)
 def test_update_without_ttl_keeps_the_expiry(make_store: MakeStore, label: str) -> None:
     """A crash-looping holder would extend its lease for ever."""
-    store = make_store()
-    record = store.create(f"{label}/a", "1", 4)
+    store, key = make_store(), new_key(label)
+    record = store.create(key, "1", 4)
     time.sleep(1.5)
     for value in ("2", "3", "4"):
         record = store.update(record, value, None)
     assert store.time_left(record) <= 3
-    assert gone_within(store, f"{label}/a", 6)
+    assert gone_within(store, key, 6)
 
 
 def test_repeated_update_with_the_same_value_succeeds(
@@ -158,21 +151,25 @@ def test_record_expires_after_its_ttl(make_store: MakeStore, label: str) -> None
     store = make_store()
     begun = now()
     store.create(f"{label}/a", "1", SHORT)
-    while now() - begun < SHORT - 0.6:
-        assert store.list(f"{label}/a").records
+    while True:
+        found = store.list(f"{label}/a").records
+        if now() - begun > SHORT - 0.6:  # by now it may be over
+            break
+        assert found
         time.sleep(0.1)
     assert gone_within(store, f"{label}/a", SHORT + 4)
 
 
+@undisturbed(SHORT / 3)
 def test_keep_alive_extends_by_the_ttl(make_store: MakeStore, label: str) -> None:
     """A waiter would lose its place while it still waits."""
-    store = make_store()
-    record = store.create(f"{label}/a", "1", SHORT)
+    store, key = make_store(), new_key(label)
+    record = store.create(key, "1", SHORT)
     until = now() + 2.5 * SHORT
     while now() < until:
         record = store.keep_alive(record, SHORT)
         time.sleep(SHORT / 4)
-    (found,) = store.list(f"{label}/a").records
+    (found,) = store.list(key).records
     assert (found.value, found.created) == ("1", record.created)
     store.update(record, "2", None)  # the record given back is current
 
@@ -211,7 +208,7 @@ def test_keep_alive_wakes_nobody(make_store: MakeStore, label: str) -> None:
     woken = threading.Event()
 
     def wait() -> None:
-        make_store().wait(f"{label}/", snapshot, 1.5)
+        make_store().wait(f"{label}/", snapshot, 3)
         woken.set()
 
     thread = threading.Thread(target=wait)
@@ -258,31 +255,6 @@ def test_list_of_an_emptied_prefix_is_empty(make_store: MakeStore, label: str) -
     store.delete(store.create(f"{label}/hosts/a", "1", 30))
     assert store.list(f"{label}/hosts/").records == ()
     assert store.list(f"{label}/").records == ()
-
-
-def wakes(
-    make_store: MakeStore,
-    prefix: str,
-    change: Callable[[Store], object],
-    *,
-    gone: bool = False,
-) -> bool:
-    """Tell whether a wait that is under way is ended by the change, not by time."""
-    store, other = make_store(), make_store()
-    snapshot = other.list(prefix)
-    ended: list[float] = []
-
-    def wait() -> None:
-        other.wait(prefix, snapshot, 3.0, gone=gone)
-        ended.append(now())
-
-    begun = now()
-    thread = threading.Thread(target=wait)
-    thread.start()
-    time.sleep(0.3)
-    change(store)
-    thread.join(HANG)
-    return bool(ended) and ended[0] - begun < 2.5
 
 
 def test_wait_sees_create_update_and_delete(make_store: MakeStore, label: str) -> None:
@@ -351,13 +323,10 @@ def test_wait_ends_at_once_on_stop(make_store: MakeStore, label: str) -> None:
     assert now() - begun < HANG / 2
 
 
-def test_prepared_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> None:
+def test_an_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> None:
     """A lease taken late would be shorter in the store than its holder believes."""
     store = make_store()
     record = store.create(f"{label}/a", "1", 30)
-    store.prepare(10)
-    time.sleep(1.2)
-    store.prepare(10)
     time.sleep(1.2)
     record = store.update(record, "2", 10)
     assert store.time_left(record) > 8.9
@@ -388,9 +357,9 @@ def test_close_gives_back_and_a_closed_store_leaves_records(
     """The lease would end with the process that acquired it."""
     store = make_store()
     record = store.create(f"{label}/a", "1", 30)
-    store.prepare(30)
     store.update(record, "2", 30)
-    store.prepare(60)
+    with pytest.raises(Conflict):
+        store.update(record, "3", 60)
     store.close()
     assert make_store().list(f"{label}/a").records
 

@@ -9,7 +9,7 @@ from botocore.stub import Stubber
 
 from service_monitor.net.calls import Bounds
 from service_monitor.records import Record
-from service_monitor.stores.dynamodb.aws import Place
+from service_monitor.stores.dynamodb.place import DynamoPlace
 from service_monitor.stores.dynamodb.store import DynamoStore
 
 EPOCH = 1_800_000_000
@@ -36,7 +36,7 @@ class StubbedService:
 
     def __init__(self, bounds: Bounds, prefix: str = "") -> None:
         self.bounds = bounds
-        self.store = DynamoStore(Place("es", prefix, "eu-central-1"), bounds)
+        self.store = DynamoStore(DynamoPlace("es", prefix, "eu-central-1"), bounds)
         self.store._transactions.known = True
         self._client = self.store._aws._connect()
         self.stub = Stubber(self._client)

@@ -11,7 +11,7 @@ from service_monitor.cli.manual import STORE_FAILED, Command
 from service_monitor.cli.opening import explained
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process
-from service_monitor.stores.opening import prepare_store
+from service_monitor.stores.opening import parse_store, prepare_store
 
 
 @click.command(cls=Command, exits={0: "made, or nothing to make"} | STORE_FAILED)
@@ -30,7 +30,8 @@ def init_store(process: Process, /, **given: Any) -> None:
       service-monitor init-store --store='dynamodb://nodes?region=eu-central-1'
     """
     with explained(given):
-        made = prepare_store(given["store"], process.bounds, dry_run=given["dry_run"])
+        place = parse_store(given["store"])
+        made = prepare_store(place, process.bounds, dry_run=given["dry_run"])
     for line in made:
         click.echo(f"{'would make' if given['dry_run'] else 'made'} {line}")
     if not made:

@@ -14,7 +14,7 @@ from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.base import Store
-from service_monitor.stores.opening import open_store
+from service_monitor.stores.opening import open_store, parse_store
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def opened(given: dict[str, Any], bounds: Bounds) -> Iterator[Store]:
     """Open the store of the command, after the other options were checked."""
-    store = open_store(given["store"], bounds)
+    store = open_store(parse_store(given["store"]), bounds)
     _warn(given)
     try:
         with explained(given):

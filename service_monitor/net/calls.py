@@ -54,6 +54,15 @@ class Bounds:
             yield
 
     @contextmanager
+    def within_one_call(self, seconds: float) -> Iterator[None]:
+        """Open a scope for one call of many, which `within_the_last` leaves aside."""
+        before = self._end.set(min(self._end.get(), now() + seconds))
+        try:
+            yield
+        finally:
+            self._end.reset(before)
+
+    @contextmanager
     def within_the_last(self) -> Iterator[None]:
         """Open a scope that ends when the one should have that this thread left last.
 

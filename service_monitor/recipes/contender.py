@@ -225,8 +225,6 @@ class Contender:
     def _behind(self, queue: Queue, index: int, snapshot: Snapshot) -> Waiting:
         position, timings = queue.position(self._request.key), self._timings
         is_next = index == queue.slots
-        if is_next:
-            self._store.prepare(self._request.ttl)
         # With several slots the next in line waits for the first of the holders to go;
         # the one behind it becomes the next also when that one is granted the lease.
         several = queue.slots > 1

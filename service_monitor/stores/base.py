@@ -7,14 +7,27 @@ from typing import Protocol
 from service_monitor.records import Record, Snapshot
 
 CALL_TIMEOUT = 5.0
-"""Seconds for one call, failing over between all endpoints included."""
+"""Seconds for one primitive, with all its requests and all endpoints."""
+
+
+def is_everything_below(prefix: str) -> bool:
+    """Tell whether a prefix means all keys below it, and not that one key."""
+    return prefix.endswith("/") or not prefix
+
+
+def matches(prefix: str, key: str) -> bool:
+    """Tell whether a key is what a prefix means."""
+    return key.startswith(prefix) if is_everything_below(prefix) else key == prefix
 
 
 class Store(Protocol):
-    """Six primitives; every call is bounded and may raise a `StoreError`.
+    """Six primitives and three helpers; each blocks for its requests.
 
-    Keys are relative, without a leading slash. Where a `prefix` ends in a slash it
-    means everything below it, else that one key.
+    Each takes `CALL_TIMEOUT` seconds at the most, `wait` its timeout. Each may raise
+    `StoreUnavailable` (whether a write took place is then unknown), `StoreRefused`,
+    `LocalLack` when this machine lacks threads, files or memory, and `Stopped`. Keys
+    are relative, without a leading slash. Where a `prefix` ends in a slash it means
+    everything below it, else that one key (`matches`).
     """
 
     def create(self, key: str, value: str, ttl: float) -> Record:
@@ -64,18 +77,17 @@ class Store(Protocol):
         """
         ...
 
-    def prepare(self, ttl: float) -> None:
-        """Do ahead what the next `update` with this ttl would have to do first."""
-        ...
-
     def time_left(self, record: Record) -> float:
         """Return the seconds the record has left, 0 when it is gone."""
         ...
 
     def local_address(self) -> str:
-        """Return the address of this machine as the store would see it."""
+        """Return the address of this machine as the store would see it.
+
+        Blocks in the resolver.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what no record needs; never raises."""
+        """Give back what no record needs; never raises, and blocks as a primitive."""
         ...

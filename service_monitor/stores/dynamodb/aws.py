@@ -1,4 +1,4 @@
-"""Calls to DynamoDB through boto3, with our deadline, our retries and no wall clock.
+"""One request to DynamoDB through boto3, signed without a wall clock.
 
 Requests are signed by the time that the service's answers are dated with: a host whose
 clock is an hour off is let in on its second try.
@@ -7,147 +7,62 @@ clock is an hour off is let in on its second try.
 from __future__ import annotations
 
 import os
-import random
-import re
 import threading
-import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-from service_monitor import DISTRIBUTION
+import boto3
+from botocore import auth
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
 from service_monitor.errors import (
     ConfigError,
-    StoreError,
     StoreRefused,
     StoreUnavailable,
     describe,
 )
 from service_monitor.net.addresses import in_url
 from service_monitor.net.calls import Bounds, bounded
-from service_monitor.net.urls import mask_url
+from service_monitor.net.lacks import lack_in
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.dynamodb import credentials as aws_credentials
 from service_monitor.stores.dynamodb.clock import StoreClock
-from service_monitor.stores.dynamodb.refusals import (
-    in_boto3,
-    reasons,
-    refusal,
-    unusable,
-)
-from service_monitor.stores.etcd.endpoints import Endpoint
-from service_monitor.text import quoted
+from service_monitor.stores.dynamodb.connect import connect_side_by_side
+from service_monitor.stores.dynamodb.place import DynamoPlace
+from service_monitor.stores.dynamodb.refusals import in_boto3, unusable
+from service_monitor.stores.endpoint import Endpoint
 from service_monitor.timing import now
-
-try:
-    import boto3
-    from botocore import auth
-    from botocore.config import Config
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectionError,
-        HTTPClientError,
-    )
-    from botocore.parsers import ResponseParserError
-
-    from service_monitor.stores.dynamodb.connect import connect_side_by_side
-except ImportError as error:
-    raise ConfigError(
-        f"dynamodb:// needs boto3 ({error}): pip install '{DISTRIBUTION}[dynamodb]'"
-    ) from error
 
 ATTEMPT = 2.0
 """Seconds for one request: a silent connection must not use up the whole call."""
-_TRIES = 3
-"""Requests without any answer before the store counts as unreachable."""
-_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-"""Seconds before a retry: a random share of the first, doubling up to the second."""
-
-_SKEWED = re.compile("ignature expired|ignature not yet current|RequestExpired")
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-_UNREADABLE = ValueError, KeyError, TypeError, AttributeError
-"""What boto3 raises, besides its own errors, where credentials are missing or wrong."""
-_URL = re.compile(
-    r"dynamodb://(?P<table>[A-Za-z0-9_.-]{3,255})"
-    r"(?P<prefix>(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*)/?(?:\?(?P<options>[^@#]*))?",
-    re.IGNORECASE,
-)
 _SIGNER = "service-monitor"
 _ANSWERS = ("application/x-amz-json", "application/cbor")
 """What DynamoDB's answers are: the first today, the second if botocore asks for it."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which table, and where; what is None comes from boto3's own settings."""
+class Unreadable(Exception):
+    """boto3 could not make sense of the AWS settings; `cause` is its own error."""
 
-    table: str
-    prefix: str = ""
-    region: str | None = None
-    endpoint: str | None = None
-    profile: str | None = None
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("AWS settings that boto3 cannot read")
+        self.cause = cause
 
 
-class Unmet(Exception):
-    """The condition of a write did not hold; `codes` says it for each of its items."""
+@contextmanager
+def _reading_settings() -> Iterator[None]:
+    """Tell what boto3 raises over files and programs from a mistake of ours.
 
-    def __init__(self, codes: list[str]) -> None:
-        super().__init__("a condition did not hold")
-        self.codes = codes
-
-
-def parse_place(url: str) -> Place:
-    """Read `dynamodb://TABLE[/PREFIX][?region=..&endpoint=..&profile=..]`.
-
-    Raises `ConfigError`.
+    Only for calls that read the settings: it has no errors of its own for most of what
+    may be wrong in there. Raises `Unreadable`.
     """
-
-    def wrong(what: str) -> ConfigError:
-        return ConfigError(f"store {quoted(mask_url(url))} {what}")
-
-    match = _URL.fullmatch(url)
-    if match is None or not (url.isascii() and url.isprintable()) or " " in url:
-        raise wrong(
-            "does not read as dynamodb://TABLE[/PREFIX][?region=R&endpoint=URL&"
-            "profile=P]; a table has 3 to 255 letters, digits, '.', '_' and '-'"
-        )
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(match["options"] or "", keep_blank_values=True):
-        if name not in ("region", "endpoint", "profile"):
-            raise wrong(
-                f"has an unknown option {quoted(name)}: use region, endpoint, profile"
-            )
-        if not value or name in options:
-            raise wrong(f"needs {name} once, with a value")
-        options[name] = value
-    if not re.fullmatch("[a-z0-9-]{1,63}", options.get("region", "-")):
-        raise wrong(f"names no region: {quoted(options['region'])}")
-    if "@" in options.get("endpoint", ""):  # in the URL that is %40: not masked
-        raise ConfigError(
-            f"store dynamodb://{match['table']} has a user or password in its "
-            "endpoint: DynamoDB takes none, leave them out"
-        )
-    if "endpoint" in options and not _is_endpoint(options["endpoint"]):
-        raise wrong("needs an endpoint like https://HOST[:PORT]")
-    return Place(match["table"], match["prefix"], **options)
-
-
-def _is_endpoint(text: str) -> bool:
     try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    bare = parts.path in ("", "/") and not (parts.query or parts.fragment)
-    return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and port != 0
-        and bare
-    )
+        yield
+    except (BotoCoreError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(error) from error
 
 
 class _Signer(auth.SigV4Auth):  # type: ignore[misc]
@@ -173,13 +88,14 @@ connect_side_by_side()
 class Aws:
     """One DynamoDB table's API; `clock` learns from every answer."""
 
-    def __init__(self, place: Place, bounds: Bounds) -> None:
+    def __init__(self, place: DynamoPlace, bounds: Bounds) -> None:
         aws_credentials.check_environment(os.environ, place.profile)
         self.clock = StoreClock()
         self._place = place
         self._bounds = bounds
         self._lock = threading.Lock()
         self._client: Any = None
+        self._credentials: Any = None  # those of the client
         self._session = self._new_session()
         if not self._session.region_name:
             raise ConfigError(
@@ -192,32 +108,36 @@ class Aws:
         """Name table and region, for messages."""
         return f"table {self._place.table} in {self._session.region_name}"
 
-    def endpoint(self) -> Endpoint:
+    def endpoint(self, seconds: float = CALL_TIMEOUT) -> Endpoint:
         """Return where the requests go; looks for credentials, sends nothing there.
 
-        Raises `StoreError`, and `Stopped` at once when the stop is requested.
+        Blocks up to so many seconds. Raises `StoreError`, `LocalLack`, and
+        `Stopped` at once when the stop is requested.
         """
         try:
-            client = bounded(self._connect, CALL_TIMEOUT, self._bounds, waits=True)
-        except (BotoCoreError, *_UNREADABLE) as error:
-            raise unusable(self.where, error) from None
+            client = bounded(self._connect, seconds, self._bounds, waits=True)
+        except Unreadable as error:
+            raise unusable(self.where, error.cause) from None
         except OSError as error:
             raise self.silence(describe(error)) from error
-        parts = urlsplit(client.meta.endpoint_url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return Endpoint(parts.scheme, in_url(parts.hostname, None), port)
-
-    def begin(self, seconds: float = CALL_TIMEOUT) -> Call:
-        """Start a primitive: all that it asks has so many seconds, 5 at the most."""
-        return Call(self, self._bounds, min(seconds, CALL_TIMEOUT))
+        return _endpoint_of(client)
 
     def close(self) -> None:
+        """End the connections."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def send(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Send one request, and return its answer.
+
+        Blocks without a bound of ours. Raises `Unreadable`, botocore's errors, and
+        `StoreRefused` for what is not DynamoDB or tells no time.
+        """
         client = self._connect()
+        with _reading_settings():  # here, for the signer's caller does not tell
+            if self._credentials is not None:
+                self._credentials.get_frozen_credentials()
         sent = now()
         try:
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
@@ -248,6 +168,8 @@ class Aws:
         try:
             return boto3.Session(profile_name=self._place.profile, region_name=region)
         except BotoCoreError as error:
+            if lack := lack_in(error, unclear=True):  # a file that could not be opened
+                raise lack from error
             raise ConfigError(f"AWS settings: {in_boto3(error)}") from None
 
     def _new_client(self) -> Any:
@@ -258,13 +180,16 @@ class Aws:
             tcp_keepalive=True,
             user_agent_extra="service_monitor",
         )
-        self._session.get_credentials()  # what is wrong with them is no wrong endpoint
-        try:
-            client = self._session.client(
-                "dynamodb", endpoint_url=self._place.endpoint, config=config
-            )
-        except ValueError as error:  # an endpoint from the environment
-            raise ConfigError(f"AWS settings: {in_boto3(error)}") from None
+        with _reading_settings():
+            # If they are wrong, that is no wrong endpoint.
+            self._credentials = self._session.get_credentials()
+            try:
+                client = self._session.client(
+                    "dynamodb", endpoint_url=self._place.endpoint, config=config
+                )
+                _endpoint_of(client)
+            except ValueError as error:  # an endpoint from the environment
+                raise ConfigError(f"AWS settings: {in_boto3(error)}") from None
 
         def choose(context: dict[str, Any], **_: Any) -> str:
             context["store_clock"] = self.clock
@@ -287,10 +212,11 @@ class Aws:
         self._client, self._session, self._lock = None, session, threading.Lock()
 
     def silence(self, what: str) -> StoreUnavailable:
+        """Return the error that says why there was no answer."""
         return StoreUnavailable(f"{self._server}: {what}")
 
     def stranger(self) -> StoreRefused:
-        """Say that what answers is something else."""
+        """Return the error that says that what answers is something else."""
         text = "that is not DynamoDB, by its answer: is the endpoint right?"
         return StoreRefused(f"{self._server}: {text}")
 
@@ -299,85 +225,8 @@ class Aws:
         return self._place.endpoint or f"DynamoDB, {self.where}"
 
 
-class Call:
-    """One primitive: `call("get_item", Key=...)`, until the deadline of them all.
-
-    `sent` counts the requests.
-    """
-
-    def __init__(self, aws: Aws, bounds: Bounds, seconds: float) -> None:
-        self._aws = aws
-        self._bounds = bounds
-        self._deadline = now() + min(seconds, bounds.time_left())
-        self._cleaning_up = bounds.stop.requested
-        self._failures = 0
-        self.sent = 0
-
-    def __call__(
-        self, operation: str, missing: str = "", **parameters: Any
-    ) -> dict[str, Any]:
-        """Ask until there is an answer; what only means "not now" is asked again.
-
-        An error of the code `missing` is an empty answer. Raises `Unmet`, `StoreError`
-        and `Stopped`; and `ConfigError` if the AWS settings are wrong from the start.
-        """
-        try:
-            return self._ask(operation, missing, parameters)
-        except ConfigError as error:  # later on a file may just be being written
-            if not self._aws.clock.known:
-                raise
-            raise StoreRefused(f"{self._aws.where}: {error}") from error
-
-    def _ask(
-        self, operation: str, missing: str, parameters: dict[str, Any]
-    ) -> dict[str, Any]:
-        aws, unanswered, renewed, skewed = self._aws, 0, False, False
-        trouble: StoreError | None = None
-        while True:
-            self.sent += 1
-            try:
-                return bounded(
-                    lambda: aws.send(operation, parameters),
-                    self._deadline - now(),
-                    self._bounds,
-                )
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                if code == missing:
-                    return {}
-                if "ConditionalCheckFailed" in (codes := reasons(error)):
-                    raise Unmet(codes) from None
-                trouble = refusal(aws.where, error)
-                if _SKEWED.search(str(error)) and not skewed:
-                    skewed = True  # it is signed by the store's own time from now on
-                elif code in _EXPIRED and not renewed:
-                    renewed = True
-                    aws.forget()  # new ones may have been laid down for us
-                elif not isinstance(trouble, StoreUnavailable):
-                    raise trouble from error
-            except (HTTPClientError, ConnectionError, ResponseParserError) as error:
-                cause = getattr(error, "kwargs", {}).get("error") or error
-                if isinstance(cause, ValueError) and not isinstance(cause, OSError):
-                    raise unusable(aws.where, cause) from None  # what cannot be sent
-                trouble, unanswered = aws.silence(describe(cause)), unanswered + 1
-                if unanswered == _TRIES:
-                    raise trouble from error
-            except (BotoCoreError, *_UNREADABLE) as error:
-                aws.forget()
-                raise unusable(aws.where, error) from None
-            except OSError as error:  # of `bounded`: too late
-                raise (trouble or aws.silence(describe(error))) from error
-            self.again(trouble)
-
-    def again(self, trouble: StoreError | str) -> None:
-        """Pause for a random time, so that those who collided part; or give up."""
-        longest = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(self._failures, 10))
-        pause = random.random() * longest
-        self._failures += 1
-        if now() + pause >= self._deadline:
-            raise self._aws.silence(trouble) if isinstance(trouble, str) else trouble
-        if self._cleaning_up:
-            time.sleep(pause)
-        else:
-            self._bounds.stop.wait(pause)
-            self._bounds.stop.check()
+def _endpoint_of(client: Any) -> Endpoint:
+    """Return where the requests of a client go. Raises ValueError for no such port."""
+    parts = urlsplit(client.meta.endpoint_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Endpoint(parts.scheme, in_url(parts.hostname, None), port)

@@ -16,11 +16,11 @@ def as_number(value: float) -> dict[str, str]:
 def setting(changes: Item, condition: str, values: Item) -> dict[str, Any]:
     """Say which attributes to set, and on what condition."""
     new = {f"new_{name}": value for name, value in changes.items()}
-    said = expressions(condition, values | new)
+    parts = expressions(condition, values | new)
     assignments = ", ".join(f"#{name} = :new_{name}" for name in changes)
-    said["UpdateExpression"] = f"SET {assignments}"
-    said["ExpressionAttributeNames"] |= {f"#{name}": name for name in changes}
-    return said
+    parts["UpdateExpression"] = f"SET {assignments}"
+    parts["ExpressionAttributeNames"] |= {f"#{name}": name for name in changes}
+    return parts
 
 
 def expressions(
@@ -28,7 +28,7 @@ def expressions(
 ) -> dict[str, Any]:
     """Name what an expression speaks of: so many words are reserved in DynamoDB."""
     names = {f"#{name}": name for name in re.findall(r"#(\w+)", condition)}
-    said: dict[str, Any] = {kind: condition, "ExpressionAttributeNames": names}
+    parts: dict[str, Any] = {kind: condition, "ExpressionAttributeNames": names}
     if values:
-        said["ExpressionAttributeValues"] = {f":{n}": v for n, v in values.items()}
-    return said
+        parts["ExpressionAttributeValues"] = {f":{n}": v for n, v in values.items()}
+    return parts

@@ -1,5 +1,4 @@
-"""What DynamoDB's errors and boto3's mean to the caller: later perhaps, or not like
-this.
+"""What errors of DynamoDB and boto3 mean: try later, or never like this.
 
 Of boto3's own errors only those texts are shown that cannot quote a request, a
 credential or what a program printed that gives credentials out.
@@ -11,7 +10,13 @@ import re
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.errors import (
+    LocalLack,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from service_monitor.net.lacks import lack_in
 
 _BUSY = {
     "InternalServerError",
@@ -69,9 +74,9 @@ class UnknownOperation(StoreRefused):
 def refusal(where: str, error: ClientError) -> StoreError:
     """Turn an error that the service gave into the store's."""
     code = error.response["Error"]["Code"]
-    said = _own_words(error)
+    words = _own_words(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    text = f"{where}: {error.operation_name}: {code}: {said}"
+    text = f"{where}: {error.operation_name}: {code}: {words}"
     if code.startswith(("UnknownOperation", "NotImplemented")) or status == 501:
         return UnknownOperation(
             f"{where}: {error.operation_name} is not known there ({code}), and nothing "
@@ -82,8 +87,8 @@ def refusal(where: str, error: ClientError) -> StoreError:
         return StoreUnavailable(text)
     if code == "ResourceNotFoundException":
         text = f"{where} does not exist: `service-monitor init-store` makes it"
-    elif "schema" in said or (code == "ValidationException" and "key" in said):
-        text = f"{where} was not made by `service-monitor init-store`: {said}"
+    elif "schema" in words or (code == "ValidationException" and "key" in words):
+        text = f"{where} was not made by `service-monitor init-store`: {words}"
     else:
         text = ": ".join(filter(None, (text.rstrip(": "), _remedy(code))))
     return StoreRefused(text)
@@ -99,14 +104,14 @@ def _remedy(code: str) -> str:
 
 
 def _own_words(error: ClientError) -> str:
-    said = error.response["Error"].get("Message", "")
+    words = error.response["Error"].get("Message", "")
     if error.response["Error"]["Code"] == "TransactionCanceledException":
         # What it is about stands below.
         found = error.response.get("CancellationReasons", ())
-        told = (str(reason.get("Message") or "") for reason in found)
-        said = "; ".join(filter(None, told)) or said
-    said = " ".join(_QUOTED.split(said)[0].split())
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+        texts = (str(reason.get("Message") or "") for reason in found)
+        words = "; ".join(filter(None, texts)) or words
+    words = " ".join(_QUOTED.split(words)[0].split())
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def reasons(error: ClientError) -> list[str]:
@@ -126,8 +131,10 @@ def in_boto3(error: Exception) -> str:
     return f"{name} in boto3, whose text may hold secrets and is not shown"
 
 
-def unusable(where: str, error: Exception) -> StoreError:
-    """Turn an error that boto3 raised before anything was sent into the store's."""
+def unusable(where: str, error: Exception) -> StoreError | LocalLack:
+    """Turn an error that boto3 raised before anything was sent into ours."""
+    if lack := lack_in(error, unclear=True):  # it forgets why a file was not read
+        return lack
     if type(error).__name__ in _SOURCES:
         return StoreUnavailable(
             f"{where}: the source of the credentials gave none ({in_boto3(error)}): "

@@ -1,5 +1,4 @@
-"""Whether a service that speaks DynamoDB's API has transactions, without which nothing
-could ever be written.
+"""Whether a service with DynamoDB's API has transactions, which every write needs.
 
 Work-alikes without them answer every read: where nobody is listed this asks, since
 "nobody" would be a wrong answer where nobody ever can be.
@@ -11,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from service_monitor.errors import StoreRefused
-from service_monitor.stores.dynamodb.aws import Call, Unmet
+from service_monitor.stores.dynamodb.exchange import Exchange, Unmet
 from service_monitor.stores.dynamodb.expressions import expressions
 from service_monitor.stores.dynamodb.refusals import UnknownOperation
 
@@ -26,17 +25,17 @@ class Transactions:
         self._at_counter = at_counter
         self.known = False
 
-    def check(self, call: Call) -> None:
+    def check(self, exchange: Exchange) -> None:
         """Raise `UnknownOperation` if the service has no transactions."""
         if self.known:
             return
-        found = call("get_item", ConsistentRead=True, **self._at_counter)
+        found = exchange("get_item", ConsistentRead=True, **self._at_counter)
         if BY_TRANSACTION not in found.get("Item", {}):
-            ask(call, self._at_counter)
+            ask(exchange, self._at_counter)
         self.known = True
 
 
-def ask(call: Call, at_counter: dict[str, Any]) -> None:
+def ask(exchange: Exchange, at_counter: dict[str, Any]) -> None:
     """Send a transaction that writes nothing.
 
     Raises `UnknownOperation`; any other answer shows that transactions are known there.
@@ -45,7 +44,7 @@ def ask(call: Call, at_counter: dict[str, Any]) -> None:
     check = {"ConditionCheck": at_counter | anything}
     try:
         with suppress(Unmet):
-            call("transact_write_items", TransactItems=[check])
+            exchange("transact_write_items", TransactItems=[check])
     except UnknownOperation:
         raise
     except StoreRefused:

@@ -1,20 +1,28 @@
-"""What an etcd, or whatever answers in its place, has said: later, or never like this.
+"""What an answer that is no success means: try later, or never like this.
 
-No I/O. A refusal is what no waiting lifts; all else is an outage. Both show the words
+No I/O. A refusal is what no waiting ends; all else is an outage. Both show the words
 that came, cut and made printable.
 """
 
 from __future__ import annotations
 
-import enum
-import json
 import re
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
+from service_monitor.errors import StoreError
 from service_monitor.net.urls import mask_url
-from service_monitor.stores.etcd.endpoints import Endpoint, RefusedHere
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.api import V3, Api
+from service_monitor.stores.etcd.failures import (
+    DeadToken,
+    EtcdRefusal,
+    LeaseGone,
+    NotLetIn,
+    Outage,
+    WrongAddress,
+)
+from service_monitor.stores.etcd.reading import NotEtcd, Part, as_number, parse
 from service_monitor.text import masked, printable
 
 LONGEST_WORDS = 160
@@ -42,91 +50,10 @@ _COMMON_NAME = (
 )
 
 
-class Api(NamedTuple):
-    """Which of etcd's two APIs is spoken: its name, its URLs, why it may be missing."""
-
-    name: str
-    scheme: str
-    missing: str
-
-    @property
-    def secure(self) -> str:
-        """Say that a port is one for TLS."""
-        return f"it speaks TLS: use {self.scheme}s:// for this port"
-
-    @property
-    def strange(self) -> str:
-        """Say that what came is not of this API."""
-        return f"not an answer of etcd's {self.name} API"
-
-
-V3 = Api(
-    "v3",
-    "etcd",
-    "no v3 API here: is it etcd 3.4 or later, its JSON gateway on (with a "
-    "configuration file: enable-grpc-gateway: true), not v2 only (etcd2://), its HTTP "
-    "not on another port (--listen-client-http-urls), behind no proxy that wants a "
-    "path, and etcd at all?",
-)
-V2 = Api(
-    "v2",
-    "etcd2",
-    "no v2 API here: start etcd with --enable-v2 (up to 3.5) or use etcd://; or is it "
-    "behind a proxy that wants a path, or no etcd at all?",
-)
-
-
-class Doubt(enum.Enum):
-    """Whether a failure may come from a token that is no longer known."""
-
-    NONE = "no"
-    PERHAPS = "some gateways, proxies and watches say it so"
-    CERTAIN = "etcd says it"
-
-
-class Refusal(StoreRefused):
-    """An error that etcd itself gave; `code` is gRPC's."""
-
-    def __init__(self, message: str, code: int, doubt: Doubt = Doubt.NONE) -> None:
-        super().__init__(message)
-        self.code = code
-        self.doubt = doubt
-
-
-class Misplaced(RefusedHere):
-    """This address will not serve us, whatever we ask."""
-
-    doubt = Doubt.NONE
-
-
-class Barred(RefusedHere):
-    """Something at this address lets us not through: a proxy, if not a dead token."""
-
-    doubt = Doubt.PERHAPS
-
-
-class Trouble(StoreUnavailable):
-    """It cannot be served now."""
-
-    def __init__(self, message: str, doubt: Doubt = Doubt.NONE) -> None:
-        super().__init__(message)
-        self.doubt = doubt
-
-
-class LeaseGone(Refusal):
-    """The etcd lease that a request was about does not exist, or no more."""
-
-
-def doubt_of(error: BaseException) -> Doubt:
-    """Tell whether it may come from a dead token."""
-    found: Doubt = getattr(error, "doubt", Doubt.NONE)
-    return found
-
-
-class Said(NamedTuple):
+class ErrorMessage(NamedTuple):
     """An error in etcd's words, and gRPC's code for it; 0 if there is none."""
 
-    message: str
+    text: str
     code: int
 
 
@@ -137,7 +64,7 @@ def words(text: str, secrets: Iterable[str] = ()) -> str:
     return printable(" ".join(bare.split()), LONGEST_WORDS)
 
 
-class About(NamedTuple):
+class RequestInfo(NamedTuple):
     """What an error is to say of its request, and the secrets that it must not quote.
 
     `doing` is such as "read".
@@ -150,71 +77,81 @@ class About(NamedTuple):
     secrets: tuple[str, ...]
 
 
-def judge(about: About, status: int, text: str, location: str = "") -> StoreError:
+def judge(
+    request: RequestInfo, status: int, text: str, location: str = ""
+) -> StoreError:
     """Turn an HTTP answer that is no success into the error to raise.
 
     `location` is where a redirect leads.
     """
-    said = _parse(text)
-    if said is None or not said.code:  # a proxy may speak JSON too
-        return foreign(V3, status, text, about.doing, location, about.secrets)
-    return refusal(about, said)
+    message = parse_error(text)
+    if message is None or not message.code:  # a proxy may speak JSON too
+        return foreign(V3, status, text, request.doing, location, request.secrets)
+    return refusal(request, message)
 
 
-def refusal(about: About, said: Said) -> StoreError:
+def refusal(request: RequestInfo, message: ErrorMessage) -> StoreError:
     """Turn an error in etcd's words into the error to raise."""
-    message, code = said
-    own = "etcdserver:" in message or "auth:" in message
-    shown = words(message, about.secrets)
-    if any(stale in message for stale in _STALE_TOKEN):
+    text, code = message
+    own = "etcdserver:" in text or "auth:" in text
+    shown = words(text, request.secrets)
+    if any(stale in text for stale in _STALE_TOKEN):
         code = UNAUTHENTICATED
-    elif "permission denied" in message:
+    elif "permission denied" in text:
         code = DENIED
     if code in (NOT_FOUND, UNIMPLEMENTED) and not own:
-        return Misplaced(f"cannot {about.doing}: {shown}: {V3.missing}")
-    if code not in _FINAL or any(passing in message for passing in _PASSING):
-        return Trouble(shown, Doubt.NONE if own else Doubt.PERHAPS)
-    doubt, hint = Doubt.NONE, ""
+        return WrongAddress(f"cannot {request.doing}: {shown}: {V3.missing}")
+    if code not in _FINAL or any(passing in text for passing in _PASSING):
+        return Outage(shown, DeadToken.NO if own else DeadToken.PERHAPS)
+    dead_token, hint = DeadToken.NO, ""
     if code == UNAUTHENTICATED:
-        doubt = Doubt.CERTAIN
-        if not about.user:
+        dead_token = DeadToken.SURELY
+        if not request.user:
             hint = ": it has users: name a user in the URL, USER@HOST, with a password"
     elif code == DENIED:
-        doubt = Doubt.PERHAPS
-        name = f"the user {about.user!r}" if about.user else "the user"
-        hint = f": {name} needs a role with readwrite on {about.prefix}"
-    kind = LeaseGone if code == NOT_FOUND and "lease not found" in message else Refusal
-    return kind(f"{about.endpoint}: cannot {about.doing}: {shown}{hint}", code, doubt)
+        dead_token = DeadToken.PERHAPS
+        name = f"the user {request.user!r}" if request.user else "the user"
+        hint = f": {name} needs a role with readwrite on {request.prefix}"
+    gone = code == NOT_FOUND and "lease not found" in text
+    reason = f"{request.endpoint}: cannot {request.doing}: {shown}{hint}"
+    return (LeaseGone if gone else EtcdRefusal)(reason, code, dead_token)
 
 
-def of_watch(message: Any) -> Said | None:
-    """Return the words and the code of a watch's message that ends it in failure.
+def failure_of_watch(message: Part) -> ErrorMessage | None:
+    """Return why a watch's message ends it in failure.
 
     None for all others: what says to list again, and what says nothing. Raises
-    ValueError for what is none.
+    `NotEtcd` for what is none.
     """
-    if not isinstance(message, dict):
-        raise ValueError(message)
     if "error" in message:
-        return _parse(json.dumps(message)) or Said(str(message["error"]), 0)
-    result = message.get("result", {})
-    if result.get("canceled") and not result.get("compact_revision"):
-        return Said(result.get("cancel_reason") or "the watch was cancelled", 0)
+        nested = _error_in(message.fields)
+        return nested or ErrorMessage(str(message.fields["error"]), 0)
+    result = message.part("result")
+    if result.flag("canceled") and not result.number("compact_revision", 0):
+        reason = result.text("cancel_reason", "") or "the watch was cancelled"
+        return ErrorMessage(reason, 0)
     return None
 
 
-def _parse(text: str) -> Said | None:
+def parse_error(text: str) -> ErrorMessage | None:
     """Read an error as grpc-gateway writes it, v1 and v2, of a call or a stream."""
     try:
-        body = json.loads(text)
-        if isinstance(body.get("error"), dict):
-            body = body["error"]
-        message = body.get("message") or body["error"]
-        if not isinstance(message, str):
-            return None
-        return Said(message, int(body.get("code") or body.get("grpc_code") or 0))
-    except (KeyError, TypeError, AttributeError, ValueError):
+        return _error_in(parse(text).fields)
+    except NotEtcd:
         return None
+
+
+def _error_in(body: Mapping[str, object]) -> ErrorMessage | None:
+    inner = body.get("error")
+    fields = inner if isinstance(inner, dict) else body
+    text = fields.get("message") or fields.get("error")
+    if not isinstance(text, str):
+        return None
+    try:
+        code = as_number(fields.get("code") or fields.get("grpc_code") or 0)
+    except NotEtcd:
+        return None
+    return ErrorMessage(text, code)
 
 
 def foreign(
@@ -226,23 +163,23 @@ def foreign(
     secrets: Iterable[str] = (),
 ) -> StoreError:
     """Judge what is not in etcd's form: its HTTP layer, a proxy, something else."""
-    own = _parse(text)
-    shown = words(own.message if own else text, secrets)
-    said = f"HTTP {status}" + (f": {shown}" if shown else "")
+    message = parse_error(text)
+    shown = words(message.text if message else text, secrets)
+    reason = f"HTTP {status}" + (f": {shown}" if shown else "")
     if status < 300:
         if not shown:
-            return Trouble("an empty answer", Doubt.PERHAPS)
-        return Misplaced(f"{api.strange}: {shown}")
+            return Outage("an empty answer", DeadToken.PERHAPS)
+        return WrongAddress(f"{api.strange}: {shown}")
     if location:
         where = mask_url(location.partition("?")[0])  # what follows may quote us
-        said += f", to {printable(where, LONGEST_WORDS)}: name that address instead"
+        reason += f", to {printable(where, LONGEST_WORDS)}: name that address instead"
     if status in (404, 405, 501):
-        return Misplaced(f"cannot {doing}: {said}: {api.missing}")
+        return WrongAddress(f"cannot {doing}: {reason}: {api.missing}")
     if status in _LATER or status >= 500:
-        return Trouble(said, Doubt.PERHAPS)
+        return Outage(reason, DeadToken.PERHAPS)
     if "CommonName" in text:
-        said += f": {_COMMON_NAME}"
+        reason += f": {_COMMON_NAME}"
     elif "HTTPS server" in text or "sent to HTTPS" in text:
-        said += f": {api.secure}"
-    kind = Barred if status in (401, 403) else Misplaced
-    return kind(f"cannot {doing}: {said}")
+        reason += f": {api.secure}"
+    kind = NotLetIn if status in (401, 403) else WrongAddress
+    return kind(f"cannot {doing}: {reason}")

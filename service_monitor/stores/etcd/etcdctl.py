@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from service_monitor.errors import ConfigError
-from service_monitor.stores.etcd.endpoints import default_url
+from service_monitor.stores.etcd.default import default_url
 from service_monitor.text import has_windows_end, is_in_quotes
 
 _READ = ("ENDPOINTS", "CACERT", "CERT", "KEY", "USER")

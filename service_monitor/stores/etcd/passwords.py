@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from service_monitor.errors import describe
 from service_monitor.net.credentials import check_text
-from service_monitor.net.escapes import unescape
 from service_monitor.net.lacks import lack_in
 from service_monitor.text import hide, quoted
 
@@ -15,22 +14,23 @@ _LONGEST = 4096
 
 
 def read_credentials(
-    given: str | None, file: str | None, environ: Mapping[str, str]
+    user: str | None,
+    password: str,
+    file: str | None,
+    environ: Mapping[str, str],
 ) -> tuple[str | None, str | None]:
-    """Give the user and password of a URL's part before the @, a file, the variables.
+    """Return the user and password that a URL, a file or the variables name.
 
-    Raises ValueError, which shows nothing of the password, and `LocalLack`.
+    `user` and `password` are the URL's, `file` is that of its password-file. Raises
+    ValueError, which shows nothing of the password, and `LocalLack`.
     """
-    text = environ.get("ETCDCTL_USER", "") if given is None else given
-    user, _, password = text.partition(":")
-    if given is not None:
-        user, password = unescape(user), unescape(password)
-    where = "ETCDCTL_USER" if given is None else "what stands before the @"
+    where = "what stands before the @"
+    if user is None:
+        where = "ETCDCTL_USER"
+        user, _, password = environ.get(where, "").partition(":")
     hide(password, user=user)
     for part in user, password:
         check_text(where, part)
-    if given is not None and (not user or "," in given):
-        raise ValueError("names no user before the @, once for all hosts")
     if file is not None:
         if not user or password:
             raise ValueError("needs a user, and no password, beside its password-file")

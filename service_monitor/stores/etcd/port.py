@@ -13,7 +13,7 @@ from contextlib import suppress
 from service_monitor.errors import Stopped
 from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import connect
-from service_monitor.stores.etcd.endpoints import Endpoint
+from service_monitor.stores.endpoint import Endpoint
 from service_monitor.timing import now
 
 LONGEST = 1.0

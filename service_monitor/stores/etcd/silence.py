@@ -1,6 +1,6 @@
 """Why a connection to an etcd failed: the wrong port, certificates, an outage.
 
-What no waiting lifts is a refusal, all else an outage.
+What no waiting ends is a refusal, all else an outage.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ from collections.abc import Callable
 from http.client import BadStatusLine, RemoteDisconnected
 
 from service_monitor.errors import StoreError, causes, describe
-from service_monitor.stores.etcd.answers import (
-    Api,
-    Doubt,
-    Misplaced,
-    Trouble,
-    words,
-)
-from service_monitor.stores.etcd.endpoints import Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.answers import words
+from service_monitor.stores.etcd.api import Api
+from service_monitor.stores.etcd.failures import DeadToken, Outage, WrongAddress
 
 _NO_ANSWER = (
     "is this a port for TLS ({0}s://), the gRPC port of an etcd with its HTTP on "
@@ -57,31 +53,33 @@ def silence(
     `known` is whether etcd has answered at this address before: it is then no other
     kind of port. `other_kind` asks whether only one of us uses TLS.
     """
-    said = describe(error)
+    reason = describe(error)
     chain = tuple(causes(error))
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
             if cause.verify_code in _TIMELY:
-                return Trouble(said)
-            return Misplaced(f"{said}: is ca=FILE the CA of this etcd?")
+                return Outage(reason)
+            return WrongAddress(f"{reason}: is ca=FILE the CA of this etcd?")
         if isinstance(cause, ssl.SSLError) and cause.reason in _TLS_REFUSED:
-            return Misplaced(
-                f"{_TLS_REFUSED[cause.reason].format(api.scheme)} ({said})"
+            return WrongAddress(
+                f"{_TLS_REFUSED[cause.reason].format(api.scheme)} ({reason})"
             )
         if isinstance(cause, BadStatusLine) and not _broke_off(cause):
             line = str(cause)
             if "\x15\x03" in line or r"\x15\x03" in line:
-                return Misplaced(api.secure)
-            return Misplaced(f"it speaks no HTTP, but {words(line)!r}: {api.missing}")
+                return WrongAddress(api.secure)
+            return WrongAddress(
+                f"it speaks no HTTP, but {words(line)!r}: {api.missing}"
+            )
     if not any(_broke_off(cause) for cause in chain):
-        return Trouble(said)
+        return Outage(reason)
     if not known:
         if other_kind():
             plain = endpoint.scheme == "http"
-            return Misplaced(api.secure if plain else _PLAIN.format(api.scheme))
+            return WrongAddress(api.secure if plain else _PLAIN.format(api.scheme))
         guess = _NO_TLS if endpoint.scheme == "https" else _NO_ANSWER
-        said = f"{said}: {guess.format(api.scheme)}"
-    return Trouble(said, Doubt.PERHAPS)
+        reason = f"{reason}: {guess.format(api.scheme)}"
+    return Outage(reason, DeadToken.PERHAPS)
 
 
 def _broke_off(error: BaseException) -> bool:

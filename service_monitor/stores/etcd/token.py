@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from service_monitor.errors import StoreError
-from service_monitor.stores.etcd.answers import Doubt, doubt_of
+from service_monitor.stores.etcd.failures import DeadToken, dead_token_in
 from service_monitor.timing import now
 
 R = TypeVar("R")
@@ -42,11 +42,11 @@ class Token:
         try:
             return send(token)
         except StoreError as error:
-            doubt = doubt_of(error)
-            if doubt is Doubt.PERHAPS and (fresh or now() < self._no_help_until):
+            doubt = dead_token_in(error)
+            if doubt is DeadToken.PERHAPS and (fresh or now() < self._no_help_until):
                 self._no_help_until = now() + NO_HELP if fresh else self._no_help_until
                 raise
-            if doubt is Doubt.NONE:
+            if doubt is DeadToken.NO:
                 raise
         if self.value == token:
             self.value = None
@@ -57,6 +57,6 @@ class Token:
         try:
             return send(new)
         except StoreError as error:
-            if doubt_of(error) is not Doubt.NONE:
+            if dead_token_in(error) is not DeadToken.NO:
                 self._no_help_until = now() + NO_HELP
             raise

@@ -6,7 +6,6 @@ status of what is not JSON: the page of a proxy would read as "nobody is up".
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +16,12 @@ from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable, d
 from service_monitor.net.http import POOLS
 from service_monitor.net.zones import carried
 from service_monitor.stores.base import CALL_TIMEOUT
-from service_monitor.stores.etcd.answers import V2, foreign, words
-from service_monitor.stores.etcd.endpoints import Access, Endpoint
+from service_monitor.stores.endpoint import Endpoint
+from service_monitor.stores.etcd.answers import foreign, words
+from service_monitor.stores.etcd.api import V2
+from service_monitor.stores.etcd.failures import CannotSend, sending
+from service_monitor.stores.etcd.place import Access
+from service_monitor.stores.etcd.reading import NotEtcd, Part, as_number, parse
 from service_monitor.stores.etcd.silence import silence
 
 
@@ -32,7 +35,7 @@ class Foreign(Exception):
         self.location = location
 
 
-ERRORS = (etcd.EtcdException, Foreign, OSError, ValueError)
+ERRORS = (etcd.EtcdException, Foreign, OSError, CannotSend)
 """What a call may raise."""
 _UNAUTHORIZED = 110
 
@@ -40,16 +43,35 @@ _UNAUTHORIZED = 110
 class _Client(etcd.Client):  # type: ignore[misc]
     def _handle_server_response(self, response: Any) -> Any:
         text = response.data.decode(errors="replace")
-        done = response.status in (200, 201)
         try:
-            body = json.loads(text)
-            ours = isinstance(body["node"] if done else body["errorCode"], dict | int)
-        except (KeyError, TypeError, ValueError):
-            ours = False
-        if not ours:
+            body = parse(text)
+            if response.status in (200, 201):
+                _check_node(body.part("node"), read=body.text("action", "") == "get")
+            else:
+                body.number("errorCode")
+                body.number("index", 0)
+        except NotEtcd:
             location = response.headers.get("Location", "")
-            raise Foreign(response.status, text, location)
+            raise Foreign(response.status, text, location) from None
         return super()._handle_server_response(response)
+
+
+def _check_node(node: Part, *, read: bool) -> None:
+    """Raise `NotEtcd` for what is no node; one that was `read` has a value."""
+    if node.flag("dir"):
+        for each in node.parts("nodes"):
+            _check_node(each, read=read)
+        return
+    node.text("key")
+    node.text("value", None if read else "")
+    for name in "createdIndex", "modifiedIndex":
+        node.number(name)
+    node.number("ttl", 0)
+
+
+def index_of(error: etcd.EtcdKeyNotFound) -> int:
+    """Return the index of etcd at which it did not find a key."""
+    return as_number((error.payload or {}).get("index", 0))
 
 
 def new_client(endpoint: Endpoint, access: Access) -> Any:
@@ -73,7 +95,16 @@ def new_client(endpoint: Endpoint, access: Access) -> Any:
     )
     client.http.pool_classes_by_scheme = POOLS
     client.http.connection_pool_kw["retries"] = False  # we fail over instead
+    client.http.urlopen = _sending(client.http.urlopen)
     return client
+
+
+def _sending(urlopen: Callable[..., Any]) -> Callable[..., Any]:
+    def send(*args: Any, **settings: Any) -> Any:
+        with sending():
+            return urlopen(*args, **settings)
+
+    return send
 
 
 def translate(
@@ -97,20 +128,20 @@ def translate(
         if error.status != 401:
             answer = error.status, error.text, doing, error.location
             return foreign(V2, *answer, secrets=secrets)
-        code, said = _UNAUTHORIZED, words(error.text, secrets)
+        code, reason = _UNAUTHORIZED, words(error.text, secrets)
     else:
         code = (getattr(error, "payload", None) or {}).get("errorCode", 0)
         spoken = isinstance(error, etcd.EtcdException)  # others may quote a request
-        said = words(str(error)) if spoken else describe(error)
+        reason = words(str(error)) if spoken else describe(error)
     if not 100 <= code < 300:  # 300 and above is etcd's own trouble
-        return StoreUnavailable(said)
+        return StoreUnavailable(reason)
     if code == _UNAUTHORIZED:
         hint = "name a user in the URL, USER@HOST, with a password"
         if access.user:
             hint = f"is the password of {access.user!r} right"
-        said += f": {hint}"
-        said += f", and has the user a role with readwrite on {access.prefix}*?"
-    return StoreRefused(f"{endpoint}: cannot {doing}: {said}")
+        reason += f": {hint}"
+        reason += f", and has the user a role with readwrite on {access.prefix}*?"
+    return StoreRefused(f"{endpoint}: cannot {doing}: {reason}")
 
 
 def _secrets(access: Access) -> tuple[str, ...]:

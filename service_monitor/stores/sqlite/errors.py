@@ -26,7 +26,7 @@ _NOT_A_STORE = {
 }
 
 
-def failure(path: str, error: sqlite3.Error) -> StoreError | LocalLack:
+def failure(path: str, error: sqlite3.Error | MemoryError) -> StoreError | LocalLack:
     """Say what an error with this database is to the caller."""
     # "unable to open database file" is all that it says of a limit of open files.
     if lack := lack_in(error, unclear="open" in str(error)):
