@@ -221,7 +221,7 @@ def test_a_target_keeps_its_credentials_to_itself() -> None:
     ("option", "twin", "value"),
     [
         ("--store", "STORE", "etcd://u:s3cret@127.0.0.1:1"),
-        ("--monitor-url", "MONITOR_URL", "http://u:s3cret@127.0.0.1:1"),
+        ("--monitor-url", "URL", "http://u:s3cret@127.0.0.1:1"),
         ("--header", "HEADER", "authorization: s3cret"),
     ],
 )

@@ -19,6 +19,7 @@ from service_monitor.cli.init_store import init_store
 from service_monitor.cli.release_lease import release_lease
 from service_monitor.cli.run import run
 from service_monitor.cli.status import status
+from service_monitor.cli.twins import Twin
 from service_monitor.cli.watch import watch
 from service_monitor.errors import ServiceMonitorError, Stopped, describe
 from service_monitor.net.calls import Stop
@@ -103,6 +104,8 @@ def _usage(error: click.ClickException) -> str:
         return f"{error.param.make_metavar(error.ctx)} is missing: write it after --"  # type: ignore[arg-type]
     if isinstance(error, click.BadParameter) and error.ctx and error.param:
         option, twin = error.param.opts[0], error.param.envvar
+        if isinstance(error.param, Twin):
+            twin = error.param.variable_in(os.environ) or twin
         if isinstance(error, click.MissingParameter):
             return f"{option} is missing; it may also come from {twin}"
         source = error.ctx.get_parameter_source(error.param.name or "")

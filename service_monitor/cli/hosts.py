@@ -29,6 +29,8 @@ from service_monitor.net.calls import Stop
 )
 @option(
     "--timeout",
+    variable="WAIT_TIMEOUT",
+    formerly="TIMEOUT",
     type=values.DURATION,
     default="360s",
     help="How long --wait waits.",
@@ -41,6 +43,8 @@ from service_monitor.net.calls import Stop
 @option(
     "--format",
     "format_",
+    variable="HOSTS_FORMAT",
+    formerly="FORMAT",
     type=click.Choice(["comma", "lines", "json"]),
     default="comma",
     help="How to print them.",

@@ -17,12 +17,18 @@ from service_monitor.text import printable
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """Declare an option with its environment twin."""
-    twin = PREFIX + names[0].removeprefix("--").replace("-", "_").upper()
+def option(
+    *names: str, variable: str | None = None, **settings: Any
+) -> Callable[[F], F]:
+    """Declare an option with its environment twin.
+
+    That has the option's name after our prefix, or `variable` where another option has
+    that name with another meaning.
+    """
+    word = variable or names[0].removeprefix("--").replace("-", "_").upper()
     settings.setdefault("cls", Twin)
     settings.setdefault("show_default", settings.get("default") is not None)
-    return click.option(*names, envvar=twin, **settings)
+    return click.option(*names, envvar=PREFIX + word, **settings)
 
 
 def group(*declared: Callable[[F], F]) -> Callable[[F], F]:
@@ -98,6 +104,8 @@ log_level = option(
 probing = group(
     option(
         "--monitor-url",
+        variable="URL",
+        also="MONITOR_URL",
         required=True,
         type=values.URL_TYPE,
         help="What to probe: http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH is up on a "
@@ -112,6 +120,8 @@ probing = group(
     ),
     option(
         "--timeout",
+        variable="PROBE_TIMEOUT",
+        formerly="TIMEOUT",
         type=values.DURATION,
         show_default="3s, or --interval if that is less",
         help="For one probe, everything included.",

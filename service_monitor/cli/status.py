@@ -19,6 +19,8 @@ from service_monitor.net.calls import Stop
 @option(
     "--format",
     "format_",
+    variable="STATUS_FORMAT",
+    formerly="FORMAT",
     type=click.Choice(["table", "json"]),
     default="table",
     help="How to print it.",
