@@ -31,6 +31,7 @@ from integration.support.loopback import (
     unused_port,
 )
 from service_monitor.net.calls import Stop
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target
 from service_monitor.stores.base import Store
 
@@ -211,7 +212,9 @@ def test_a_traceback_holds_no_secret(
 def test_a_target_keeps_its_credentials_to_itself() -> None:
     """A debug line would tell them."""
     headers = {"Authorization": TOKEN}
-    assert_untold(repr(Target(f"http://u:{SERVICE_SECRET}@h", 3, headers)))
+    assert_untold(
+        repr(Target(read_monitored_url(f"http://u:{SERVICE_SECRET}@h"), 3, headers))
+    )
 
 
 # The command line

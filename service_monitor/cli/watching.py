@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from service_monitor.cli import values
 from service_monitor.errors import ConfigError
 from service_monitor.net.calls import Stop
-from service_monitor.net.urls import mask_url
 from service_monitor.node.notify import Notifier
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration
 
 if TYPE_CHECKING:
+    from service_monitor.node.monitored import MonitoredURL
     from service_monitor.node.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -47,27 +47,29 @@ def watching(
             f"WatchdogSec of the unit is {format_duration(notifier.watchdog)}, and a "
             f"step may take {format_duration(max(ttl, STEP))}: make it that or more"
         )
-    url, ca, insecure = given["monitor_url"], given["ca"], given["insecure"]
+    url: MonitoredURL = given["monitor_url"]
+    ca, insecure = given["ca"], given["insecure"]
     if ca and insecure:
         raise ConfigError("--ca and --insecure contradict each other")
     target = Target(url, timeout, dict(given["header"]), ca, insecure)
     label, service_id = given["label"], given["service_id"] or values.own_name()
     info = {key: value for part in given["info"] for key, value in part.items()}
-    connected = CONNECTED_INTERVAL if url.startswith("tcp:") else STARTUP_INTERVAL
+    connected = CONNECTED_INTERVAL if url.scheme == "tcp" else STARTUP_INTERVAL
     rhythm = Rhythm(interval, given["rise"], given["fall"], connected)
 
     def watcher(store: Store) -> Watcher:
-        host = host_to_publish(given["host"], url, store, stop, notifier, beside=apart)
-        shown = mask_url(url)
+        host = host_to_publish(
+            given["host"], url.host, store, stop, notifier, beside=apart
+        )
         port = given["advertise_port"]
         place = with_port(host, port)
         log.info(
-            "label %s: watching %s at %s as host %s", label, service_id, shown, place
+            "label %s: watching %s at %s as host %s", label, service_id, url, place
         )
         service = Service(label, service_id, host, ttl, info, port)
         probe = new_probe(target, stop)
         if apart:
-            probe = with_hint(probe, url)
+            probe = with_hint(probe, url.host)
         return Watcher(store, service, rhythm, probe, stop, notifier)
 
     return watcher

@@ -19,14 +19,15 @@ RETRY = 1.0
 
 def host_to_publish(
     given: str | None,
-    url: str,
+    monitored: str,
     store: Store,
     stop: Stop,
     notifier: Notifier,
     *,
     beside: bool,
 ) -> str:
-    """Return the host given, else the URL's, else the one that reaches the store.
+    """Return the host given, else the monitored one, else the one that reaches the
+    store.
 
     It blocks for as long as the last one is wanted and cannot be told, and says so to
     the notifier. `beside` a service that lives it waits a refusal out, too. Raises
@@ -35,7 +36,7 @@ def host_to_publish(
     said: type[Exception] | None = None
     while True:
         try:
-            return advertised_host(given, url, store.local_address)
+            return advertised_host(given, monitored, store.local_address)
         except FAILURES as error:
             refused = isinstance(error, StoreRefused)
             if refused and not beside:
