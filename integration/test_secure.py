@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from integration.faults.processes import Command, Commands
+from integration.support.documents import ROOT, sections
 from integration.support.etcd import Etcd, etcd_program, start_etcd
 from integration.support.loopback import Loopback, answering, status
 from service_monitor.errors import StoreError, StoreRefused
@@ -21,7 +22,6 @@ from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
 from service_monitor.timing import now
-from tests.test_docs import ROOT, sections
 
 PASSWORD = "hush hüsh €"
 SOON = 20.0

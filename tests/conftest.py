@@ -1,4 +1,4 @@
-"""What the unit tests share: a clean environment, and servers on loopback."""
+"""What the unit tests share: a clean environment, servers, and stand-ins."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.support.bench import Bench
 from integration.support.commands import Outcome, Run
+from integration.support.fakes import Clock, memory_store
 from integration.support.fixtures import certificates, serve, strangers
+from integration.support.loopback import Serve, answering, status
+from integration.support.run_script import RunScript
+from service_monitor import text
 from service_monitor.cli.app import main
 from service_monitor.net.calls import Stop
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    import responses
+
+    from integration.support.stubbed_dynamodb import StubbedService
 
 __all__ = ["certificates", "serve", "strangers"]  # pytest finds them here
 
@@ -29,7 +40,8 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _hermetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep this machine's settings out, and a test's logging to itself."""
+    """Keep this machine's settings out, and a test's logging and secrets to itself."""
+    text.forget_hidden()
     for name in os.environ:
         ours = name.startswith(("SERVICE_MONITOR_", "ETCDCTL_", "AWS_"))
         if ours or name.lower().endswith("_proxy"):
@@ -74,3 +86,57 @@ def run(
         return Outcome(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock that stands still until it is moved."""
+    return Clock()
+
+
+@pytest.fixture
+def memory(clock: Clock) -> SqliteStore:
+    """Give a store in memory, on the test's own `clock`."""
+    return memory_store(clock)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Give a watcher with all that it needs, which ends with the test."""
+    made = Bench(tmp_path / "s.db")
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def sound(path: Path, serve: Serve) -> RunScript:
+    """Give a `run` whose service is up at once."""
+    return RunScript(path, serve(answering(status("200 OK"))).url)
+
+
+@pytest.fixture
+def booting(path: Path) -> RunScript:
+    """Give a `run` whose service never comes up."""
+    return RunScript(path, "tcp://127.0.0.1:1")
+
+
+@pytest.fixture
+def mock() -> Iterator[responses.RequestsMock]:
+    """Give the answers to what is sent through `requests`."""
+    import responses  # only where it is used: it takes a while
+
+    with responses.RequestsMock() as mocked:
+        yield mocked
+
+
+@pytest.fixture
+def dynamo(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubbedService]:
+    """Give a DynamoDB store whose service says what it is told to, and no more."""
+    from integration.support.stubbed_dynamodb import StubbedService  # as boto3 does
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    service = StubbedService(Stop())
+    yield service
+    service.stub.assert_no_pending_responses()
+    service.store.close()

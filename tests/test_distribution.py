@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from integration.support.commands import Run
+from integration.support.documents import PAGES
 from service_monitor import DISTRIBUTION
-from tests.test_docs import PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -10,39 +10,12 @@ import pytest
 
 from integration.support.certificates import Certificates
 from integration.support.commands import COMMANDS, Run
+from integration.support.option_values import VALUES
 from service_monitor.cli import values
 from service_monitor.cli.twins import Twin
 
 Params = Callable[..., tuple[dict[str, object], list[str]]]
 
-VALUES = {
-    "label": "es",
-    "service_id": "es-1",
-    "monitor_url": "http://h:1/",
-    "interval": "7s",
-    "timeout": "2s",
-    "rise": "3",
-    "fall": "4",
-    "ttl": "1m",
-    "host": "10.0.0.1",
-    "info": '{"a": 1}',
-    "header": "Authorization: Basic a b",
-    "store": "etcd://h",
-    "wait": "3",
-    "port": "9300",
-    "format_": "json",
-    "lease_timeout": "5m",
-    "acquire_timeout": "7m",
-    "slots": "2",
-    "token": "7",
-    "on_lease_timeout": "start",
-    "on_lease_lost": "stop",
-    "stop_timeout": "20s",
-    "stop_whom": "command",
-    "stop_signal": "USR1",
-    "drain": "3s",
-    "heartbeat_file": "/tmp/beat",
-}
 OTHERS = {
     ("hosts", "--timeout"): "WAIT_TIMEOUT",
     ("hosts", "--format"): "HOSTS_FORMAT",

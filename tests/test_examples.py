@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from integration.support.documents import ROOT, real
 from service_monitor.cli.app import cli
-from tests.test_docs import ROOT, real
 
 IMAGE = "service_monitor"
 MANIFESTS = sorted((ROOT / "examples/kubernetes").glob("*.yaml"))

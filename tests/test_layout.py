@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +22,23 @@ STILL_LONGER = {
     "stores/etcd/v2.py": 274,
 }
 """Files that wait to be taken apart, and what they must not outgrow until then."""
+LONGEST_OF_TESTS = 400
+TESTS_STILL_LONGER = {
+    "integration/cluster.py": 446,
+    "integration/faults/etcd_cluster.py": 815,
+    "integration/history/checker.py": 754,
+    "integration/history/observer.py": 582,
+    "integration/history/workload.py": 598,
+    "integration/support/dynamodb.py": 450,
+    "integration/support/etcd.py": 487,
+    "integration/test_dynamodb.py": 532,
+    "integration/test_faults.py": 455,
+    "integration/test_matrix.py": 785,
+    "integration/test_simulation.py": 482,
+    "integration/test_systemd.py": 430,
+    "integration/timeline.py": 426,
+}
+"""Files of tests that wait for the same. No name may be added here."""
 
 
 def first_sentence(path: Path) -> str:
@@ -67,12 +84,33 @@ def test_there_are_no_other_rooms() -> None:
     assert names - own == {"records", "errors", "timing", "text"}
 
 
+def longer(root: Path, folders: Iterable[Path], limit: int) -> dict[str, int]:
+    """Give the lines of each file that has more than `limit`."""
+    return {
+        str(path.relative_to(root)): lines
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > limit
+    }
+
+
 def test_no_file_outgrows_its_room() -> None:
     """Nobody reads a file of a thousand lines before changing it."""
-    long = {
-        str(path.relative_to(PACKAGE)): lines
-        for path in PACKAGE.rglob("*.py")
-        if (lines := len(path.read_text().splitlines())) > LONGEST
-    }
+    long = longer(PACKAGE, [PACKAGE], LONGEST)
     assert all(lines <= STILL_LONGER.get(name, LONGEST) for name, lines in long.items())
     assert long.keys() == STILL_LONGER.keys(), "one of these may leave the list"
+
+
+def test_no_file_of_tests_has_more_than_one_subject() -> None:
+    """Nobody finds the test of a rule among eight hundred lines."""
+    long = longer(ROOT, [ROOT / "tests", ROOT / "integration"], LONGEST_OF_TESTS)
+    assert long.keys() == TESTS_STILL_LONGER.keys(), "take out what fits"
+    assert all(lines <= TESTS_STILL_LONGER[name] for name, lines in long.items())
+
+
+def test_no_module_of_tests_imports_another() -> None:
+    """A test that moves would take others along: what they share is in support."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.module if isinstance(node, ast.ImportFrom) else ""
+            assert not (name or "").startswith("tests"), path.name

@@ -1,4 +1,4 @@
-"""The commands as processes: signals, pipes, locales."""
+"""The commands as processes: signals, and an end that nothing holds up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import termios
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from integration.support.commands import (
@@ -26,7 +25,6 @@ from integration.support.commands import (
     finish,
     is_up,
     keys,
-    register,
     started,
     wait_until,
 )
@@ -174,63 +172,6 @@ def test_a_watch_that_is_stopped_early_says_what_stays(
     assert keys(store) == ["es/lease/es-1"]
 
 
-ADOPT = """
-import ctypes, os, sys
-assert not ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-if os.fork() == 0:
-    if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "2"])
-    os._exit(0)
-os.execv(sys.executable, [sys.executable, "-m", "service_monitor", *sys.argv[1:]])
-"""
-"""Gives a command an orphan as PID 1 gets them, and a child from before its `exec`."""
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        WATCH,
-        ("acquire-lease", "--label=es", "--service-id=es-2"),
-        ("run", *WATCH[1:], "--service-id=es-2", "--", "sleep", "60"),
-        ("hosts", "--label=es", "--wait"),
-    ],
-    ids=lambda argv: argv[0],
-)
-def test_orphans_are_collected_at_all_times(
-    run: Run, path: Path, argv: tuple[str, ...]
-) -> None:
-    """As PID 1 it would fill the process table with what health checks leave."""
-    assert acquire(run, "es-1").code == 0
-    command = [sys.executable, "-c", ADOPT, *argv]
-    with subprocess.Popen(command, env=environment(path)) as running:
-        try:
-            ours = psutil.Process(running.pid)
-            wait_until(lambda: [c.name() for c in ours.children()] == ["sleep"])
-            wait_until(lambda: not ours.children())
-            assert running.poll() is None
-        finally:
-            running.kill()
-
-
-def test_the_children_of_a_library_are_left_to_it(tmp_path: Path) -> None:
-    """botocore would take the credentials of its helper for missing."""
-    code = """
-import os, subprocess, threading, time
-from service_monitor.node.reaper import collect_orphans
-def use():
-    helper = subprocess.Popen(["sh", "-c", "exit 7"])
-    time.sleep(0.5)
-    os.kill(os.getpid(), 17)  # SIGCHLD to the main thread, as an orphan's end is
-    time.sleep(0.2)
-    os._exit(helper.wait())
-threading.Thread(target=use).start()
-collect_orphans()
-"""
-    env = environment(tmp_path / "db")
-    done = subprocess.run([sys.executable, "-c", code], env=env, timeout=HANG)
-    assert done.returncode == 7
-
-
 @pytest.mark.parametrize(
     "argv",
     [
@@ -320,87 +261,6 @@ def test_what_is_not_ours_cannot_hold_up_the_end(
     assert ended.value.code == 143
     assert stop.signal == signal.SIGTERM
     assert 0 < waited[0] <= 0.1
-
-
-def test_a_reader_that_goes_away(path: Path) -> None:
-    """`status | head` would end in a traceback."""
-    for argv in ["status"], ["status", "--help"], ["--version"]:
-        reading, writing = os.pipe()
-        os.close(reading)
-        with started(argv, environment(path), stdout=writing) as running:
-            os.close(writing)
-            _, err = running.communicate(timeout=HANG)
-        assert (running.returncode, err) == (74, "")
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [["hosts", "--label=es"], ["status"], ["status", "--help"], ["--version"]],
-)
-def test_a_full_disk_is_not_an_answer(path: Path, argv: list[str]) -> None:
-    """A script would take an empty file for "no hosts"."""
-    env = environment(path)
-    with open("/dev/full", "w") as full, started(argv, env, stdout=full) as running:
-        _, err = running.communicate(timeout=HANG)
-    assert running.returncode == 74
-    assert err == "service-monitor: cannot go on: [Errno 28] No space left on device\n"
-
-
-def test_a_token_that_cannot_be_printed_is_given_back(store: Store, path: Path) -> None:
-    """The start script stops, and all others would wait for the lease's timeout."""
-    argv = ["acquire-lease", "--label=es", "--service-id=es-1", "--print-token"]
-    env = environment(path)
-    with open("/dev/full", "w") as full, started(argv, env, stdout=full) as running:
-        running.communicate(timeout=HANG)
-    assert running.returncode == 74
-    assert store.list("es/lease/").records == ()
-
-
-def test_a_full_stderr_does_not_change_the_exit_code(path: Path) -> None:
-    """A usage error would pass for "not acquired in time"."""
-    with open("/dev/full", "w") as full:
-        argv = ["acquire-lease", "--label=/"]
-        with started(argv, environment(path), stderr=full) as running:
-            running.communicate(timeout=HANG)
-    assert running.returncode == 2
-
-
-def test_a_closed_stdout_is_not_an_answer(path: Path) -> None:
-    """Data would get lost without a word."""
-    command = f"exec {sys.executable} -m service_monitor hosts --label=es >&-"
-    done = subprocess.run(
-        ["sh", "-c", command],
-        env=environment(path),
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == 74
-    assert done.stderr == "service-monitor: cannot go on: stdout is closed\n"
-
-
-def test_a_closed_stderr_is_no_reason_to_fail(path: Path) -> None:
-    """A daemon without stderr would not run at all."""
-    command = f"exec {sys.executable} -m service_monitor acquire-lease --label=es"
-    done = subprocess.run(
-        ["sh", "-c", f"{command} --service-id=es-1 --print-token 2>&-"],
-        env=environment(path),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=HANG,
-    )
-    assert done.returncode == 0
-    assert int(done.stdout) > 0
-
-
-def test_any_text_can_be_printed_anywhere(store: Store, path: Path) -> None:
-    """`status` would end in a traceback where the locale is plain C."""
-    register(store, "es-1", "10.0.0.1", reason="käse€")
-    env = environment(path, PYTHONIOENCODING="latin-1")
-    with started(["status"], env, encoding="latin-1") as running:
-        outcome = finish(running)
-    assert outcome.code == 0
-    assert r"käse\u20ac" in outcome.out
 
 
 def test_the_installed_script_is_the_same(path: Path) -> None:

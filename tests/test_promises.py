@@ -9,7 +9,7 @@ import re
 import pytest
 
 from integration.history.checker import RULES
-from tests.test_docs import README, ROOT, anchors, sections
+from integration.support.documents import README, ROOT, anchors, sections
 
 PAGE = ROOT / "docs/promises.md"
 NUMBERS = range(1, 10)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.test_docs import README, ROOT
+from integration.support.documents import README, ROOT
 
 EXAMPLES = ROOT / "examples"
 ES_PAGE = ROOT / "docs/recipes/elasticsearch.md"

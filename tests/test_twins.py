@@ -6,9 +6,9 @@ import click
 import pytest
 
 from integration.support.commands import COMMANDS, WATCH, Run, error_of, keys, register
+from integration.support.option_values import VALUES
 from service_monitor.node import runner
 from service_monitor.stores.base import Store
-from tests.test_environment import VALUES
 
 OF_KUBERNETES = {
     "SERVICE_MONITOR_SERVICE_HOST": "10.96.0.7",

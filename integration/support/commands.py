@@ -68,8 +68,9 @@ def finish(running: subprocess.Popen[str]) -> Outcome:
     return Outcome(running.returncode, out, err)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = now() + HANG
+def wait_until(holds: Callable[[], object], seconds: float = HANG) -> None:
+    """Look every 20 ms until it holds; fail after `seconds`."""
+    deadline = now() + seconds
     while not holds():
         assert now() < deadline, "never came to be"
         time.sleep(0.02)

@@ -1,0 +1,72 @@
+"""A watcher on a store file, and a service that answers as told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from integration.support.commands import HANG
+from service_monitor.net.calls import Stop
+from service_monitor.node.probe import Result
+from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.recipes.discovery import up_hosts
+from service_monitor.recipes.lease import Contender, Lease, Request
+from service_monitor.recipes.registry import Service
+from service_monitor.stores.sqlite.store import SqliteStore
+
+OK, BAD = Result(True, "200 OK"), Result(False, "connection refused")
+
+
+class Bench:
+    """A watcher on a store file, a service that answers as told, and a log of calls."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.stop = Stop()
+        self.store: Any = SqliteStore(self.path, self.stop)
+        self.others = SqliteStore(self.path, Stop())
+        self.answers: list[Result] = []
+        self.answer = BAD
+        self.on_probe: Callable[[], object] = lambda: None
+        self.thread: threading.Thread | None = None
+        self.watcher: Watcher
+
+    def probe(self) -> Result:
+        self.on_probe()
+        return self.answers.pop(0) if self.answers else self.answer
+
+    def build(self, ttl: float = 15.0, **rhythm: Any) -> Watcher:
+        service = Service("es", "a", "host-a", ttl)
+        settings = {"interval": 0.05, **rhythm}
+        self.watcher = Watcher(
+            self.store, service, Rhythm(**settings), self.probe, self.stop
+        )
+        return self.watcher
+
+    def start(self, **settings: Any) -> None:
+        self.thread = threading.Thread(target=self.build(**settings).run)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.stop.request(15)
+        if self.thread:
+            self.thread.join(HANG)
+            assert not self.thread.is_alive()
+        self.store.close()
+        self.others.close()
+
+    def acquire(self, name: str = "a", timeout: float = 60.0) -> Lease:
+        contender = Contender(self.others, Request("es", name, "h", timeout))
+        lease = contender.step()
+        assert isinstance(lease, Lease)
+        return lease
+
+    @property
+    def hosts(self) -> list[str]:
+        return up_hosts(self.others.list("es/hosts/").records)
+
+    @property
+    def holders(self) -> list[str]:
+        return [r.key for r in self.others.list("es/lease/").records]

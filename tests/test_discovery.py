@@ -1,0 +1,210 @@
+"""Whom to join: which hosts are up, and waiting for as many as asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from integration.support.commands import HANG
+from integration.support.registrations import UP, publisher, said
+from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
+from service_monitor.net.calls import Stop
+from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
+from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.records import Record, Registration
+from service_monitor.stores.sqlite.store import SqliteStore
+from service_monitor.timing import now
+
+
+def registration(host: str, state: str) -> Record:
+    value = Registration("x", host, state, "", "n").to_json()  # type: ignore[arg-type]
+    return Record("k", value, 1, 1)
+
+
+@pytest.mark.promise(6)
+def test_hosts_are_those_up_each_once_in_natural_order() -> None:
+    """A node would be told to join a dead one, or 10.0.0.10 before 10.0.0.2."""
+    records = [
+        registration("10.0.0.10", "up"),
+        registration("10.0.0.2", "up"),
+        registration("10.0.0.2", "up"),
+        registration("10.0.0.1", "down"),
+        registration("es-2", "up"),
+        registration("es-10", "up"),
+        Record("k", "not a registration", 1, 1),
+        Record("k", '{"state": "up"}', 1, 1),
+    ]
+    assert up_hosts(records) == ["10.0.0.2", "10.0.0.10", "es-2", "es-10"]
+
+
+def placed(host: str, port: int | None, state: str = "up") -> Record:
+    value = Registration("x", host, state, "", "n", port=port).to_json()  # type: ignore[arg-type]
+    return Record("k", value, 1, 1)
+
+
+def test_two_nodes_of_one_host_are_two() -> None:
+    """`hosts` would print the host once, and the second node be told of nobody else."""
+    records = [
+        placed("10.0.0.1", 9310),
+        placed("10.0.0.1", 9301),
+        placed("10.0.0.1", 9301),
+        placed("10.0.0.1", 9302, "down"),
+        placed("10.0.0.1", None),
+        placed("2001:db8::1", 9301),
+    ]
+    assert up_hosts(records) == [
+        "10.0.0.1",
+        "10.0.0.1:9301",
+        "10.0.0.1:9310",
+        "[2001:db8::1]:9301",
+    ]
+    assert up_hosts(records, 9301) == [
+        "10.0.0.1:9301",
+        "10.0.0.1:9310",
+        "[2001:db8::1]:9301",
+    ]
+
+
+def test_waiting_counts_nodes_of_one_host(store: SqliteStore) -> None:
+    """`hosts --wait=2` would never end on a machine with two nodes."""
+    store.create("es/hosts/a", placed("h", 9301).value, 30)
+    store.create("es/hosts/b", placed("h", 9302).value, 30)
+    assert wait_for_hosts(store, "es", 2, HANG, Stop()) == ["h:9301", "h:9302"]
+
+
+def test_the_port_is_published(store: SqliteStore) -> None:
+    """--advertise-port would change nothing."""
+    service = Service("es", "a", "h", port=9301)
+    mine = Publisher(store, service, lambda: True)
+    assert mine.reconcile(UP)
+    assert said(store)["port"] == 9301
+    mine.withdraw()
+
+
+BAD_HOSTS = ["a,b", "a b", "a\nb", "a\n", "", "-x", "--config=/etc/passwd", "\x1b[2J"]
+BAD_HOSTS += ["es-1:9200", "[::1]", "é", "a\x00b", "a/b", "$(reboot)", "0.0.0.0"]
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_a_host_that_is_none_is_left_aside(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A foreign tool's record would end up as two hosts, or as an option of the
+    service's command line."""
+    records = [registration("10.0.0.1", "up"), registration(host, "up")]
+    assert up_hosts(records) == ["10.0.0.1"]
+    assert caplog.messages == ["k names no valid host: left aside"]
+
+
+def test_waiting_for_hosts_counts_none_that_is_left_aside(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`hosts --wait=2` would print one host, and warn twenty times a second."""
+    store.create("es/hosts/a", registration("h", "up").value, 30)
+    store.create("es/hosts/b", registration("a,b", "up").value, 30)
+    with pytest.raises(WaitTimeout, match="1 of 2 hosts up"):
+        wait_for_hosts(Broken(store, 0), "es", 2, 0.4, Stop())  # type: ignore[arg-type]
+    assert caplog.messages == ["es/hosts/b names no valid host: left aside"]
+
+
+def test_waiting_for_hosts_takes_a_last_look(store: SqliteStore) -> None:
+    """What came just before the deadline would be reported as missing."""
+
+    class Late(Broken):
+        """Lets the host come in the last wait."""
+
+        def wait(self, prefix: str, since: object, timeout: float) -> None:
+            time.sleep(timeout)
+            publisher(store, "a").reconcile(UP)
+
+    late = Late(store, 0)
+    assert wait_for_hosts(late, "es", 1, 0.2, Stop()) == ["host-a"]  # type: ignore[arg-type]
+
+
+def test_waiting_for_hosts_looks_again_after_an_outage(store: SqliteStore) -> None:
+    """The store would come back in time, and nobody ask it."""
+    publisher(store, "a").reconcile(UP)
+    broken = Broken(store, 1)
+    assert wait_for_hosts(broken, "es", 1, 0.2, Stop()) == ["host-a"]  # type: ignore[arg-type]
+
+
+@given(st.lists(st.text("0123456789.-:abé²")))
+@example(["1", "01"])
+def test_any_hosts_can_be_sorted(hosts: list[str]) -> None:
+    """A strange host would break `hosts` for the whole cluster."""
+    assert sorted(sorted(hosts), key=natural) == sorted(hosts, key=natural)
+
+
+def test_waiting_for_hosts_ends_with_the_last_one(store: SqliteStore) -> None:
+    """`hosts --wait 2` would return too early, or only at its next look."""
+    publisher(store, "a").reconcile(UP)
+    mine = publisher(store, "b")
+    threading.Timer(0.3, mine.reconcile, (UP,)).start()
+    begun = now()
+    assert wait_for_hosts(store, "ES", 2, HANG, Stop()) == ["host-a", "host-b"]
+    assert now() - begun < 4
+
+
+def test_waiting_for_hosts_in_vain_names_who_is_there(store: SqliteStore) -> None:
+    """The operator would not see how many are missing."""
+    publisher(store, "a").reconcile(UP)
+    with pytest.raises(WaitTimeout, match=r"1 of 3 hosts up after 0\.3 s: host-a"):
+        wait_for_hosts(store, "es", 3, 0.3, Stop())
+
+
+def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
+    """Ctrl-C would not end `hosts --wait`."""
+    stop = Stop()
+    waiting = SqliteStore(store._path, stop)
+    threading.Timer(0.2, stop.request).start()
+    with pytest.raises(Stopped):
+        wait_for_hosts(waiting, "es", 1, HANG, stop)
+    waiting.close()
+
+
+class Broken:
+    """A store that fails so many times, and counts."""
+
+    def __init__(self, store: SqliteStore, failures: int) -> None:
+        self.calls = 0
+        self._store = store
+        self._failures = failures
+
+    def list(self, prefix: str) -> Any:
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise StoreUnavailable("away")
+        return self._store.list(prefix)
+
+    def wait(self, *args: Any) -> None:
+        """Return at once, as a hint may."""
+
+
+@pytest.mark.promise(8)
+def test_waiting_for_hosts_outlasts_an_outage(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A restart of the store would fail every waiting node."""
+    publisher(store, "a").reconcile(UP)
+    broken = Broken(store, 1)
+    assert wait_for_hosts(broken, "es", 1, HANG, Stop()) == ["host-a"]  # type: ignore[arg-type]
+    assert caplog.text.count("trying on: away") == 1
+
+
+def test_waiting_for_hosts_tells_an_outage_from_too_few(store: SqliteStore) -> None:
+    """A dead store would look like a cluster without nodes."""
+    with pytest.raises(StoreUnavailable, match="away"):
+        wait_for_hosts(Broken(store, 99), "es", 1, 0.2, Stop())  # type: ignore[arg-type]
+
+
+def test_waiting_for_hosts_never_spins(store: SqliteStore) -> None:
+    """`hosts --wait` without sleep loaded the store in the 2014 tool."""
+    hasty = Broken(store, 0)
+    with pytest.raises(WaitTimeout):
+        wait_for_hosts(hasty, "es", 1, 0.5, Stop())  # type: ignore[arg-type]
+    assert hasty.calls < 15
