@@ -15,20 +15,24 @@ import requests
 
 from integration import images
 from integration.support.dynamodb import ELSEWHERE, DynamoDB, start_dynamodb
-from integration.support.etcd import (
-    LABELS,
-    Etcd,
-    docker_available,
-    start_etcd,
-    uninterrupted,
-)
-from integration.support.store_contract import MakeStore
-from service_monitor.net.calls import Stop
+from integration.support.engine import LABELS, docker_available
+from integration.support.etcd import Etcd, start_etcd
+from integration.support.interrupts import uninterrupted
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
+
+    from integration.support.store_contract import MakeStore
+
+# Helpers that assert show what they compared; none of them is imported above.
+for _helper in (
+    *("faults.scenes", "matrix.scenes", "simulation.verdicts"),
+    *("support.store_contract", "systemd.machines"),
+):
+    pytest.register_assert_rewrite(f"integration.{_helper}")
 
 REQUIRED = os.environ.get("REQUIRE_DOCKER") == "1"
 NEEDS_ROOT = "needs root"
@@ -43,7 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
     And let `nohup` be for the session, and not for the commands that it starts.
     """
-    pytest.register_assert_rewrite("integration.support.store_contract")
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
     config.addinivalue_line("markers", "docker: needs an engine that runs containers")
@@ -52,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add how often to run the scenes of the fault matrix."""
-    parser.addoption("--repeat", type=int, default=1, help="rounds of test_matrix.py")
+    parser.addoption("--repeat", type=int, default=1, help="rounds of the fault matrix")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -140,8 +143,8 @@ def make_store(url: str) -> Iterator[MakeStore]:
     """Open stores at the `url` that the module gives; they end with the test."""
     opened: list[Store] = []
 
-    def make(stop: Stop | None = None) -> Store:
-        opened.append(open_store(url, stop or Stop(), {}))
+    def make(bounds: Bounds | None = None) -> Store:
+        opened.append(open_store(url, bounds or Bounds(), {}))
         return opened[-1]
 
     yield make

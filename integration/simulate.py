@@ -20,11 +20,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from integration import timeline
-from integration.cluster import Cluster, ClusterError, CommandError, TicketOrder
+from integration.simulation import drawing, timeline
+from integration.simulation.cluster import Cluster, CommandError, TicketOrder
+from integration.simulation.node import ClusterError
+from integration.simulation.timeline import Event, Run
 from integration.support.dynamodb import start_dynamodb
-from integration.support.etcd import EtcdError, docker_available, start_etcd
-from integration.timeline import Event, Run
+from integration.support.engine import docker_available
+from integration.support.etcd import EtcdError, start_etcd
 
 NODE_TIMEOUT = 60.0  # seconds per node until the simulation counts as hung
 LOOK_EVERY = 1.0  # seconds between two looks at the queue, each a process of the CLI
@@ -236,7 +238,7 @@ def keep_running(cluster: Cluster) -> None:
 
 
 def write_report(path: Path, runs: Sequence[Run]) -> None:
-    draw = timeline.svg if path.suffix == ".svg" else timeline.html
+    draw = drawing.svg if path.suffix == ".svg" else drawing.html
     path.write_text(draw(runs), encoding="utf-8")
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from integration import fake_elasticsearch
 from integration.conftest import Containers
-from integration.support.etcd import network, start_etcd
+from integration.support.engine import network
+from integration.support.etcd import start_etcd
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.cluster import environment
+from integration.support.cli import environment
 from integration.support.etcd import Etcd
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Ticket
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
@@ -82,7 +82,7 @@ def test_a_founder_that_is_cut_off_is_stopped_by_its_deadline(
 ) -> None:
     """It would found a cluster beside the one that the next node is told to found."""
     with founder(fresh_etcd.url, label, tmp_path / "seen") as booting:
-        store = open_store(fresh_etcd.url, Stop(), {})
+        store = open_store(fresh_etcd.url, Bounds(), {})
         end = lease_end(store, label)
         store.close()
         fresh_etcd.pause()

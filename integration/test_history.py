@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from integration.faults.etcd_cluster import obstacle
-from integration.history.checker import Violation, check, verdict
+from integration.history.checker import check, verdict
+from integration.history.lives import Settings, lives, strikes
+from integration.history.rig import Rig
+from integration.history.rules import Violation
 from integration.history.run import Outcome, fire, isolated, main, report, stage
 from integration.history.seeded import BUGS
-from integration.history.workload import Rig, Settings, lives, strikes
 from integration.support.etcd import Etcd
 from service_monitor.timing import now
 

@@ -15,7 +15,8 @@ import pytest
 from integration.conftest import Containers, Result
 from integration.images import PYTHON_IMAGE, ROOT
 from integration.support.dynamodb import CREDENTIALS, REGION, start_dynamodb
-from integration.support.etcd import Etcd, network, start_etcd
+from integration.support.engine import network
+from integration.support.etcd import Etcd, start_etcd
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

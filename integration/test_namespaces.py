@@ -24,7 +24,7 @@ from integration.support.commands import (
     keys,
     wait_until,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.sqlite.store import SqliteStore
 
 OURS = [sys.executable, "-m", "service_monitor"]
@@ -97,7 +97,7 @@ def acquire(service_id: str, timeout: str = "1s") -> list[str]:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(str(path), Stop())
+    store = SqliteStore(str(path), Bounds())
     yield store
     store.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from integration.conftest import Containers
 from integration.faults.processes import wait_for
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.net.here import look
 from service_monitor.net.meaning import elsewhere_another
 from service_monitor.node.monitored import read_monitored_url
@@ -42,7 +42,8 @@ def ask(container: Container) -> Result:
     container.reload()
     (place,) = container.ports[f"{INSIDE}/tcp"]
     return new_probe(
-        Target(read_monitored_url(f"tcp://127.0.0.1:{place['HostPort']}"), 2.0), Stop()
+        Target(read_monitored_url(f"tcp://127.0.0.1:{place['HostPort']}"), 2.0),
+        Bounds(),
     )()
 
 

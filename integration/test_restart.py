@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from integration.cluster import environment, reserve_network
+from integration.simulation.cluster import reserve_network
+from integration.support.cli import environment
 from integration.support.dynamodb import DynamoDB
 from integration.support.etcd import Etcd
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Registration, Ticket
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
@@ -96,7 +97,7 @@ class Bench:
     def __init__(self, directory: Path, url: str, label: str) -> None:
         self._reservation, network, port = reserve_network()
         self.label = label
-        self.store: Store = open_store(url, Stop())
+        self.store: Store = open_store(url, Bounds())
         hosts = [f"{network}.{n}" for n in range(1, COUNT + 1)]
         self.nodes = [Node(host, port, directory, url, label) for host in hosts]
         self.liars: set[str] = set()

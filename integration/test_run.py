@@ -12,9 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from integration.cluster import Cluster
-from integration.support.etcd import Etcd
-from integration.test_simulation import (
+from integration.simulation.cluster import Cluster
+from integration.simulation.verdicts import (
     HANG,
     SLACK,
     WATCH,
@@ -23,6 +22,7 @@ from integration.test_simulation import (
     assert_one_cluster,
     queue_of,
 )
+from integration.support.etcd import Etcd
 from service_monitor.recipes.lease import HOLDER_TTL
 
 pytestmark = pytest.mark.timeout(360)

@@ -17,7 +17,7 @@ from integration.support.documents import ROOT, sections
 from integration.support.etcd import Etcd, etcd_program, start_etcd
 from integration.support.loopback import Loopback, answering, status
 from service_monitor.errors import StoreError, StoreRefused
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
@@ -62,7 +62,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 def works(url: str, label: str, environ: dict[str, str]) -> None:
-    store = open_store(url, Stop(), environ)
+    store = open_store(url, Bounds(), environ)
     try:
         record = store.create(f"{label}/a", "1", 30)
         record = store.update(record, "2", 30)
@@ -74,7 +74,7 @@ def works(url: str, label: str, environ: dict[str, str]) -> None:
 
 
 def fails(url: str, environ: dict[str, str], error: type[StoreError]) -> str:
-    store = open_store(url, Stop(), environ)
+    store = open_store(url, Bounds(), environ)
     try:
         with pytest.raises(error) as failed:
             store.list("x/")
@@ -161,7 +161,7 @@ def test_a_token_that_a_restart_ended_is_renewed(
 ) -> None:
     """After an upgrade of etcd every node would have to be restarted too."""
     url = f"etcd://root@{forgetful_etcd.endpoint}"
-    with closing(open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})) as store:
+    with closing(open_store(url, Bounds(), {"ETCDCTL_PASSWORD": PASSWORD})) as store:
         record = store.create(f"{label}/a", "1", 30)
         forgetful_etcd.restart()
         CALLS[call](store, record, label)
@@ -171,7 +171,7 @@ def test_an_expired_token_is_renewed(forgetful_etcd: Etcd, label: str) -> None:
     """A waiter would fail five minutes after it began: etcd 3.5 answers the watch of a
     token that it does not know with "permission denied"."""
     url = f"etcd://root@{forgetful_etcd.endpoint}"
-    with closing(open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})) as store:
+    with closing(open_store(url, Bounds(), {"ETCDCTL_PASSWORD": PASSWORD})) as store:
         snapshot = store.list(f"{label}/")
         forgetful_etcd.restart()
         begun = now()
@@ -187,7 +187,7 @@ def test_a_watch_that_may_not_be_is_refused(role_etcd: Etcd, label: str) -> None
     """A missing role would look like an outage: the waiter would wait for nothing."""
     url = f"etcd://service_monitor@{role_etcd.endpoint}/other"
     with (
-        closing(open_store(url, Stop(), {"ETCDCTL_PASSWORD": PASSWORD})) as store,
+        closing(open_store(url, Bounds(), {"ETCDCTL_PASSWORD": PASSWORD})) as store,
         pytest.raises(StoreRefused, match=r"permission denied.*readwrite on /other/"),
     ):
         store.wait(f"{label}/", Snapshot((), 1), SOON)

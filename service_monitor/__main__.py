@@ -12,7 +12,8 @@ except BaseException as error:  # a module of that name, or of one it needs, is 
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
-    from service_monitor.net.calls import Stop
+    from service_monitor.net.stop import Stop
+    from service_monitor.node.ending import Ending
 
 
 @guarded
@@ -28,34 +29,34 @@ def main() -> None:
     from functools import partial
 
     from service_monitor.cli.crash import mask_crashes
-    from service_monitor.net.calls import Stop
+    from service_monitor.net.stop import Stop
+    from service_monitor.node.ending import Ending
     from service_monitor.node.reaper import collect_orphans
 
     mask_crashes()
     if not sys.warnoptions:  # a library's are no lines of our log
         warnings.simplefilter("ignore")
-    stop = Stop()
-    stop.leave = leave
-    obey = partial(signals.obey, stop, heeded)
+    stop, ending = Stop(), Ending(leave)
+    obey = partial(signals.obey, stop, ending, heeded)
     try:
-        for part in obey, partial(_command, stop):
+        for part in obey, partial(_command, stop, ending):
             threading.Thread(target=part, daemon=True).start()
     except RuntimeError as error:  # nothing works without
         leave(report(error))
     collect_orphans()
 
 
-def _command(stop: "Stop") -> None:
+def _command(stop: "Stop", ending: "Ending") -> None:
     code = BROKEN
     try:
-        code = _run(stop)
+        code = _run(stop, ending)
     except BaseException as error:
         code = report(error)
     finally:
         leave(code)
 
 
-def _run(stop: "Stop") -> int:
+def _run(stop: "Stop", ending: "Ending") -> int:
     import io
     from contextlib import suppress
 
@@ -64,7 +65,7 @@ def _run(stop: "Stop") -> int:
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")
-    code = run(stop=stop)
+    code = run(stop=stop, ending=ending)
     if sys.stderr is not None:
         with suppress(OSError):  # full or gone: that must not change the exit code
             sys.stderr.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ from integration.support.loopback import Serve, answering, status
 from integration.support.run_script import RunScript
 from service_monitor import text
 from service_monitor.cli.app import main
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
+from service_monitor.net.stop import Stop
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 
@@ -63,8 +65,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def bounds() -> Bounds:
+    """Give what a command of this process would hand to its store."""
+    return Bounds()
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Give what hanging functions wait for, so that none outlives its test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
 def store(path: Path) -> Iterator[Store]:
-    store = SqliteStore(str(path), Stop())
+    store = SqliteStore(str(path), Bounds())
     yield store
     store.close()
 
@@ -136,7 +152,7 @@ def dynamo(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubbedService]:
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    service = StubbedService(Stop())
+    service = StubbedService(Bounds())
     yield service
     service.stub.assert_no_pending_responses()
     service.store.close()

@@ -13,7 +13,7 @@ import pytest
 
 from integration.support.commands import wait_until
 from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.recipes import lease as lease_module
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.arrival import Arrival
@@ -29,8 +29,8 @@ HANG = 20.0
 def make_store(tmp_path: Path) -> Iterator[Callable[..., SqliteStore]]:
     opened: list[SqliteStore] = []
 
-    def make(stop: Stop | None = None) -> SqliteStore:
-        opened.append(SqliteStore(str(tmp_path / "s.db"), stop or Stop()))
+    def make(bounds: Bounds | None = None) -> SqliteStore:
+        opened.append(SqliteStore(str(tmp_path / "s.db"), bounds or Bounds()))
         return opened[-1]
 
     yield make
@@ -46,8 +46,8 @@ def request(name: str, **settings: Any) -> Request:
 
 
 def take(make_store: MakeStore, name: str, timeout: float = HANG) -> Lease:
-    stop = Stop()
-    return acquire(make_store(stop), request(name), timeout, stop)
+    bounds = Bounds()
+    return acquire(make_store(bounds), request(name), timeout, bounds)
 
 
 def left_behind(make_store: MakeStore) -> list[str]:
@@ -80,11 +80,11 @@ def test_the_timeout_is_one_for_the_whole_wait(make_store: MakeStore) -> None:
 def test_a_stop_while_queued_leaves_no_ticket(make_store: MakeStore) -> None:
     """systemd's stop would hang, and the ticket block the queue."""
     take(make_store, "a")
-    stop = Stop()
-    threading.Timer(0.3, stop.request).start()
+    bounds = Bounds()
+    threading.Timer(0.3, bounds.stop.request).start()
     begun = now()
     with pytest.raises(Stopped):
-        acquire(make_store(stop), request("b"), HANG, stop)
+        acquire(make_store(bounds), request("b"), HANG, bounds)
     assert now() - begun < HANG / 2
     assert left_behind(make_store) == ["es/lease/a"]
 
@@ -95,18 +95,18 @@ def test_a_stop_at_any_call_leaves_no_ticket(make_store: MakeStore, call: str) -
     """A signal at the wrong moment would leave a ticket that nobody knows of."""
     if call in ("wait", "prepare"):
         take(make_store, "a")
-    stop = Stop()
-    store: Any = make_store(stop)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
     real = getattr(store, call)
 
     def strike(*args: Any, **settings: Any) -> Any:
         result = real(*args, **settings) if call != "wait" else None
-        stop.request(15)
+        bounds.stop.request(15)
         return result
 
     setattr(store, call, strike)
     with pytest.raises(Stopped):
-        acquire(store, request("b"), HANG, stop)
+        acquire(store, request("b"), HANG, bounds)
     assert "es/lease/b" not in left_behind(make_store)
 
 
@@ -115,8 +115,8 @@ def test_an_outage_is_waited_out(
     make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A restart of the store would fail the start of every node."""
-    stop = Stop()
-    store: Any = make_store(stop)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
     real, calls = store.list, []
 
     def down(prefix: str) -> Any:
@@ -127,27 +127,27 @@ def test_an_outage_is_waited_out(
 
     store.list = down
     with caplog.at_level(logging.INFO):
-        acquire(store, request("a"), HANG, stop)
+        acquire(store, request("a"), HANG, bounds)
     assert caplog.text.count("trying on: etcd is away") == 1  # not once a try
 
 
 def test_an_outage_to_the_end_says_so(make_store: MakeStore) -> None:
     """The operator would look for a holder where the store is the trouble."""
-    stop = Stop()
-    store: Any = make_store(stop)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
 
     def down(*_: Any) -> Any:
         raise StoreUnavailable("etcd is away")
 
     store.list = down
     with pytest.raises(AcquireTimeout, match="does not serve us: etcd is away"):
-        acquire(store, request("a"), 0.5, stop)
+        acquire(store, request("a"), 0.5, bounds)
 
 
 def test_an_outage_is_not_a_hot_loop(make_store: MakeStore) -> None:
     """A store that comes back would be met by a storm."""
-    stop = Stop()
-    store: Any = make_store(stop)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
     calls: list[str] = []
 
     def down(prefix: str) -> Any:
@@ -156,15 +156,15 @@ def test_an_outage_is_not_a_hot_loop(make_store: MakeStore) -> None:
 
     store.list = down
     with pytest.raises(AcquireTimeout):
-        acquire(store, request("a"), 1.0, stop)
+        acquire(store, request("a"), 1.0, bounds)
     assert len(calls) < 12
 
 
 def test_a_wait_that_returns_at_once_is_not_a_hot_loop(make_store: MakeStore) -> None:
     """A watch that breaks would turn the waiter into a load test of the store."""
     take(make_store, "a")
-    stop = Stop()
-    store: Any = make_store(stop)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
     looks: list[str] = []
     real = store.list
 
@@ -175,7 +175,7 @@ def test_a_wait_that_returns_at_once_is_not_a_hot_loop(make_store: MakeStore) ->
     store.list = look
     store.wait = lambda *args, **settings: None
     with pytest.raises(AcquireTimeout):
-        acquire(store, request("b"), 0.5, stop)
+        acquire(store, request("b"), 0.5, bounds)
     assert len(looks) < 40
 
 
@@ -183,30 +183,30 @@ def test_a_stop_while_looking_writes_nothing_any_more(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left of the grace would go on a ticket, and none be left to undo it."""
-    stop = Stop()
-    store = make_store(stop)
+    bounds = Bounds()
+    store = make_store(bounds)
     look, written = store.list, list[str]()
 
     def slow(prefix: str) -> Snapshot:
         found = look(prefix)
-        stop.request()
+        bounds.stop.request()
         return found
 
     monkeypatch.setattr(store, "list", slow)
     monkeypatch.setattr(store, "create", lambda key, *_: written.append(key))
     with pytest.raises(Stopped):
-        acquire(store, request("a"), HANG, stop)
+        acquire(store, request("a"), HANG, bounds)
     assert written == []
 
 
 def test_a_stop_that_came_before_asks_the_store_nothing(make_store: MakeStore) -> None:
     """A node stopped while it started would take the lease, and give it back."""
-    stop = Stop()
-    store: Any = make_store(stop)
-    stop.request(15)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
+    bounds.stop.request(15)
     store.create = store.list = None  # any call fails
     with pytest.raises(Stopped):
-        acquire(store, request("a"), HANG, stop)
+        acquire(store, request("a"), HANG, bounds)
 
 
 def test_the_place_and_the_holder_are_told_when_they_change(
@@ -250,8 +250,8 @@ def test_with_slots_each_grant_wakes_the_one_behind(
     monkeypatch.setattr(lease_module, "LOOK_LATER", HANG * 2)
 
     def take_one_of_two(name: str) -> None:
-        stop = Stop()
-        acquire(make_store(stop), request(name, slots=2), HANG, stop)
+        bounds = Bounds()
+        acquire(make_store(bounds), request(name, slots=2), HANG, bounds)
 
     take_one_of_two("a")
     take_one_of_two("b")
@@ -274,8 +274,8 @@ def test_a_lease_that_is_over_when_it_comes_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A process paused right after the grant would start on somebody else's turn."""
-    stop = Stop()
-    store: Any = make_store(stop)
+    bounds = Bounds()
+    store: Any = make_store(bounds)
     real, delays = store.update, [1.2]
 
     def slow(*args: Any) -> Any:
@@ -284,7 +284,7 @@ def test_a_lease_that_is_over_when_it_comes_is_not_used(
         return record
 
     store.update = slow
-    lease = acquire(store, request("a", lease_timeout=1.0), HANG, stop)
+    lease = acquire(store, request("a", lease_timeout=1.0), HANG, bounds)
     assert now() < lease.deadline
     assert "expired before it could be used" in caplog.text
 
@@ -332,11 +332,11 @@ def test_a_lease_that_ends_while_others_are_looked_for_is_not_used(
     make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A node would start beside the next one after an outage or a pause just then."""
-    stop = Stop()
-    store = make_store(stop)
+    bounds = Bounds()
+    store = make_store(bounds)
     asked = request("a", lease_timeout=1.0)
     arrival = Dawdling(store, asked)
-    lease = acquire(store, asked, HANG, stop, arrival=arrival)
+    lease = acquire(store, asked, HANG, bounds, arrival=arrival)
     assert now() < lease.deadline
     assert arrival.looks == 2
     assert "the lease expired before it could be used" in caplog.text

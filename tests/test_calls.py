@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from operator import le
 
 import pytest
@@ -21,24 +18,10 @@ from integration.support.loopback import (
     hanging,
     status,
 )
-from service_monitor.errors import LocalLack, Stopped
-from service_monitor.net import calls
-from service_monitor.net.calls import Stop, adopt, bounded
+from service_monitor.errors import LocalLack
+from service_monitor.net.calls import Bounds, adopt, bounded
 from service_monitor.net.http import new_session
 from service_monitor.timing import now
-
-
-@pytest.fixture
-def stop() -> Stop:
-    return Stop()
-
-
-@pytest.fixture
-def release() -> Iterator[threading.Event]:
-    """Give what hanging functions wait for, so that none outlives its test."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 def connected(server: Loopback) -> socket.socket:
@@ -52,23 +35,23 @@ def receive(server: Loopback) -> bytes:
         return sock.recv(1)
 
 
-def test_passes_results_and_errors_on(stop: Stop) -> None:
+def test_passes_results_and_errors_on(bounds: Bounds) -> None:
     """An answer would get lost, or a failure pass for one."""
-    assert bounded(lambda: 7, HANG, stop) == 7
+    assert bounded(lambda: 7, HANG, bounds) == 7
     with pytest.raises(KeyError):
-        bounded(lambda: {"a": 1}["b"], HANG, stop)
+        bounded(lambda: {"a": 1}["b"], HANG, bounds)
     with pytest.raises(SystemExit):
-        bounded(lambda: exit(3), HANG, stop)
+        bounded(lambda: exit(3), HANG, bounds)
 
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_what_nothing_interrupts_is_left_behind(
-    stop: Stop, release: threading.Event, waits: bool
+    bounds: Bounds, release: threading.Event, waits: bool
 ) -> None:
     """A dead name server would block every node for its own timeout, not for ours."""
     begun = now()
     with pytest.raises(TimeoutError, match="no answer in time"):
-        bounded(lambda: release.wait(HANG), 0.1, stop, waits=waits)
+        bounded(lambda: release.wait(HANG), 0.1, bounds, waits=waits)
     assert 0.1 <= now() - begun < HANG / 2
 
 
@@ -82,25 +65,25 @@ def test_what_nothing_interrupts_is_left_behind(
     ],
 )
 def test_a_drip_does_not_stretch_the_deadline(
-    stop: Stop, serve: Serve, start: bytes, drop: bytes
+    bounds: Bounds, serve: Serve, start: bytes, drop: bytes
 ) -> None:
     """`requests` starts its timeout anew with each byte and would wait for ever."""
     server = serve(dripping(start, drop))
     with new_session() as session, pytest.raises(TimeoutError):
-        bounded(lambda: session.get(server.url), 0.3, stop)
+        bounded(lambda: session.get(server.url), 0.3, bounds)
     wait_until(lambda: server.connections > 0 and server.idle)
 
 
-def test_the_sockets_go_down_with_the_call(stop: Stop, serve: Serve) -> None:
+def test_the_sockets_go_down_with_the_call(bounds: Bounds, serve: Serve) -> None:
     """Each call that timed out would leave a thread and a connection for ever."""
     server = serve(hanging)
     with pytest.raises(TimeoutError):
-        bounded(lambda: receive(server), 0.1, stop)
+        bounded(lambda: receive(server), 0.1, bounds)
     wait_until(lambda: server.connections > 0 and server.idle)
 
 
 def test_a_socket_that_comes_too_late_goes_down_too(
-    stop: Stop, serve: Serve, release: threading.Event
+    bounds: Bounds, serve: Serve, release: threading.Event
 ) -> None:
     """A resolver that wakes up late would send a request that nobody waits for."""
     server, got = serve(hanging), []
@@ -110,13 +93,13 @@ def test_a_socket_that_comes_too_late_goes_down_too(
         got.append(receive(server))
 
     with pytest.raises(TimeoutError):
-        bounded(late, 0.05, stop)
+        bounded(late, 0.05, bounds)
     release.set()
     wait_until(lambda: bool(got))
     assert got == [b""]
 
 
-def test_a_kept_connection_goes_down_too(stop: Stop, serve: Serve) -> None:
+def test_a_kept_connection_goes_down_too(bounds: Bounds, serve: Serve) -> None:
     """Only the first call over a connection would be bounded."""
 
     def talk(connection: socket.socket) -> None:
@@ -125,14 +108,16 @@ def test_a_kept_connection_goes_down_too(stop: Stop, serve: Serve) -> None:
 
     server = serve(talk)
     with new_session() as session:
-        bounded(lambda: session.get(server.url), HANG, stop)
+        bounded(lambda: session.get(server.url), HANG, bounds)
         with pytest.raises(TimeoutError):
-            bounded(lambda: session.get(server.url), 0.2, stop)
+            bounded(lambda: session.get(server.url), 0.2, bounds)
         wait_until(lambda: server.idle)
     assert server.connections == 1
 
 
-def test_a_connection_outlives_the_calls_that_used_it(stop: Stop, serve: Serve) -> None:
+def test_a_connection_outlives_the_calls_that_used_it(
+    bounds: Bounds, serve: Serve
+) -> None:
     """Each request to the store would cost a new connection."""
 
     def talk(connection: socket.socket) -> None:
@@ -142,7 +127,7 @@ def test_a_connection_outlives_the_calls_that_used_it(stop: Stop, serve: Serve) 
     server = serve(talk)
     with new_session() as session:
         for _ in range(3):
-            answer = bounded(lambda: session.get(server.url), HANG, stop)
+            answer = bounded(lambda: session.get(server.url), HANG, bounds)
             assert answer.text == "x"
     assert server.connections == 1
 
@@ -152,7 +137,9 @@ def resources() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_nothing_is_left_of_many_calls(stop: Stop, serve: Serve, answers: bool) -> None:
+def test_nothing_is_left_of_many_calls(
+    bounds: Bounds, serve: Serve, answers: bool
+) -> None:
     """A `watch` of a service that hangs would run out of files within a day."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     address = listener.getsockname()
@@ -166,17 +153,17 @@ def test_nothing_is_left_of_many_calls(stop: Stop, serve: Serve, answers: bool) 
     before = resources()
     for _ in range(200):
         if answers:
-            bounded(call, HANG, stop)
+            bounded(call, HANG, bounds)
         else:
             with pytest.raises(TimeoutError):
-                bounded(call, 0.005, stop)
+                bounded(call, 0.005, bounds)
         listener.accept()[0].close()
     wait_until(lambda: all(map(le, resources(), before)))
     listener.close()
 
 
 def test_no_thread_to_be_had_is_an_error_like_others(
-    stop: Stop, monkeypatch: pytest.MonkeyPatch
+    bounds: Bounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container at its limit of processes would lose its `watch` for good."""
 
@@ -185,7 +172,7 @@ def test_no_thread_to_be_had_is_an_error_like_others(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(LocalLack, match="lacks threads or processes"):
-        bounded(lambda: 1, HANG, stop)
+        bounded(lambda: 1, HANG, bounds)
 
 
 def test_a_socket_outside_of_a_call_is_nobodys_business(serve: Serve) -> None:
@@ -193,175 +180,3 @@ def test_a_socket_outside_of_a_call_is_nobodys_business(serve: Serve) -> None:
     with connected(serve(hanging)) as sock:
         adopt(sock)
         sock.sendall(b"x")
-
-
-# the stop
-
-
-def later(stop: Stop, seconds: float = 0.1) -> threading.Timer:
-    timer = threading.Timer(seconds, stop.request, [15])
-    timer.start()
-    return timer
-
-
-def test_a_stop_ends_a_wait_at_once(stop: Stop, release: threading.Event) -> None:
-    """`systemctl stop` would hang while a node queues."""
-    begun, timer = now(), later(stop)
-    with pytest.raises(Stopped):
-        bounded(lambda: release.wait(HANG), HANG, stop, waits=True)
-    assert now() - begun < calls.STOP_GRACE
-    timer.join()
-
-
-def test_a_write_on_its_way_may_still_be_answered(
-    stop: Stop, release: threading.Event
-) -> None:
-    """A ticket whose write was under way at SIGTERM would stay behind."""
-    timer = later(stop, 0.05)
-
-    def write() -> str:
-        timer.join()
-        release.wait(0.1)
-        return "written"
-
-    assert bounded(write, HANG, stop) == "written"
-
-
-def test_a_call_does_not_outlast_the_grace(
-    stop: Stop, release: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that hangs would make the service manager kill us."""
-    monkeypatch.setattr(calls, "STOP_GRACE", 0.1)
-    timer = later(stop, 0.05)
-    with pytest.raises(Stopped):
-        bounded(lambda: release.wait(HANG), HANG, stop)
-    timer.join()
-    called = []
-    with pytest.raises(Stopped):
-        bounded(lambda: called.append(1), HANG, stop)
-    assert called == []
-
-
-def test_the_grace_is_shared_among_endpoints(
-    stop: Stop, release: threading.Event
-) -> None:
-    """With one member dead no ticket would be taken back, though another is alive."""
-    stop.request(15)
-    with pytest.raises(TimeoutError):
-        bounded(lambda: release.wait(HANG), 0.1, stop)
-    assert bounded(lambda: "deleted", 0.1, stop) == "deleted"
-
-
-def test_nothing_new_is_waited_for_after_a_stop(stop: Stop) -> None:
-    """The end would take one more round."""
-    stop.request(15)
-    called: list[int] = []
-    with pytest.raises(Stopped):
-        bounded(lambda: called.append(1), HANG, stop, waits=True)
-    assert called == []
-
-
-def test_the_commands_deadline_bounds_every_call(
-    stop: Stop, release: threading.Event
-) -> None:
-    """acquire-lease would outlast its --acquire-timeout by a whole call."""
-    stop.limit(0.1)
-    begun = now()
-    with pytest.raises(TimeoutError):
-        bounded(lambda: release.wait(HANG), HANG, stop)
-    assert now() - begun < HANG / 2
-    called: list[int] = []
-    with pytest.raises(TimeoutError):
-        bounded(lambda: called.append(1), HANG, stop)
-    assert called == []
-    stop.limit(HANG)
-    assert 0 < stop.time_left() <= HANG
-    assert bounded(lambda: 1, HANG, stop) == 1
-
-
-def test_the_first_signal_counts(stop: Stop) -> None:
-    """The exit code would tell of another signal, and the grace begin anew."""
-    assert not stop.requested
-    stop.check()
-    stop.request(15)
-    left = stop.time_left()
-    stop.request(2)
-    assert stop.requested
-    assert stop.signal == 15
-    assert stop.time_left() <= left
-    with pytest.raises(Stopped):
-        stop.check()
-
-
-def test_a_sleep_ends_with_the_stop_or_its_waker(stop: Stop) -> None:
-    """A pause of five minutes would hold up the end."""
-    begun, waker = now(), threading.Event()
-    waker.set()
-    stop.wait(HANG, waker)
-    stop.wait(-1)
-    stop.wait(0.01)
-    timer = later(stop)
-    stop.wait(HANG)
-    timer.join()
-    stop.wait(HANG)
-    assert now() - begun < HANG / 2
-
-
-def test_waiting_costs_no_time_of_the_processor(
-    stop: Stop, release: threading.Event
-) -> None:
-    """A `watch` beside each service would take a whole core."""
-    begun, used = now(), time.thread_time()
-    stop.wait(0.2)
-    for _ in "before the stop", "after it":
-        with pytest.raises(TimeoutError):
-            bounded(lambda: release.wait(HANG), 0.2, stop)
-        stop.request(15)
-    timer = threading.Timer(0.1, release.set)
-    timer.start()
-    assert bounded(lambda: release.wait(HANG), HANG, stop)
-    timer.join()
-    assert now() - begun >= 0.7
-    assert time.thread_time() - used < 0.1
-
-
-def test_nothing_is_kept_of_a_wait(stop: Stop) -> None:
-    """A `watch` would grow with each second that it runs."""
-    for _ in range(3):
-        stop.wait(0)
-    assert not stop._wakers
-
-
-def test_a_stop_takes_less_than_two_seconds() -> None:
-    """The image promises that SIGTERM ends it within 2 s."""
-    assert calls.STOP_GRACE < 2
-
-
-def test_one_stop_reaches_every_thread(stop: Stop, release: threading.Event) -> None:
-    """A keepalive would go on beside the end."""
-
-    def call(_: int) -> str:
-        try:
-            bounded(lambda: release.wait(HANG), HANG, stop, waits=True)
-        except Stopped:
-            return "stopped"
-        return "missed"
-
-    begun, timer = now(), later(stop)
-    with ThreadPoolExecutor(20) as pool:
-        assert set(pool.map(call, range(20))) == {"stopped"}
-    assert now() - begun < HANG / 2
-    timer.join()
-
-
-def test_a_call_under_way_leaves_time_to_undo_it() -> None:
-    """SIGTERM while the store hangs would leave the ticket, with no second to spare."""
-    stop = Stop()
-    released = threading.Event()
-    threading.Timer(0.1, stop.request, (15,)).start()
-    begun = now()
-    with pytest.raises(Stopped):
-        bounded(lambda: released.wait(20), 20, stop)
-    assert now() - begun < calls.STOP_GRACE
-    assert bounded(lambda: "undone", 5, stop) == "undone"
-    released.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from integration.history.checker import RULES, Rules, check, verdict
+from integration.history.checker import check, verdict
 from integration.history.recorder import (
     Change,
     Recorder,
@@ -12,6 +12,8 @@ from integration.history.recorder import (
     read_events,
     write_lines,
 )
+from integration.history.relations import Rules
+from integration.history.rules import RULES
 from integration.support.stories import TTL, Story, two_nodes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from integration.history.checker import Rules
+from integration.history.relations import Rules
 from integration.support.stories import LAG, LEASE, TTL, Story
 
 

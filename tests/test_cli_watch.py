@@ -29,8 +29,8 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
 from service_monitor.net.here import Here
+from service_monitor.net.stop import Stop
 from service_monitor.node import place
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore

@@ -10,7 +10,7 @@ import pytest
 
 import service_monitor
 from service_monitor import timing
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.recipes.discovery import up_hosts
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.lease import Contender, Lease, Request, Waiting, release
@@ -39,7 +39,7 @@ def test_a_wrong_wall_clock_changes_nothing(
 ) -> None:
     """A host whose clock is off would overtake, or be taken for dead."""
     monkeypatch.setattr(timing, "datetime", Wrong)
-    store = SqliteStore(str(tmp_path / "s.db"), Stop())
+    store = SqliteStore(str(tmp_path / "s.db"), Bounds())
 
     def step(name: str, off: int) -> Lease | Waiting:
         Wrong.hours = off

@@ -17,7 +17,7 @@ from integration.support.commands import HANG, wait_until
 from integration.support.loopback import unused_port
 from service_monitor.errors import Stopped, StoreRefused, StoreUnavailable, describe
 from service_monitor.net import connect as module
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import NotConnected, connect, local_address
 from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target, new_probe
@@ -96,7 +96,7 @@ def test_probes_reach_the_address_that_works(
     answering_http(server, b"")
     begun = now()
     target = Target(read_monitored_url(f"{scheme}://both.test:{hole[1]}"), HANG)
-    assert new_probe(target, Stop())().ok
+    assert new_probe(target, Bounds())().ok
     assert now() - begun < SOON
 
 
@@ -106,7 +106,7 @@ def test_etcd_is_reached_at_the_address_that_works(
     """The store would be away for ever, where etcdctl needs 0.03 s."""
     answering_http(server, b'{"header": {"revision": "7"}}')
     begun = now()
-    store = Etcd3Store([Endpoint("http", "both.test", hole[1])], Access(), Stop())
+    store = Etcd3Store([Endpoint("http", "both.test", hole[1])], Access(), Bounds())
     assert store.list("es/").cursor == 7
     assert now() - begun < SOON
 
@@ -117,7 +117,7 @@ def test_etcd_v2_is_reached_at_the_address_that_works(
     """The store would be away for ever, where etcdctl needs 0.03 s."""
     answering_http(server, b'{"action": "get", "node": {"key": "/x", "dir": true}}')
     begun = now()
-    store = Etcd2Store([Endpoint("http", "both.test", hole[1])], Access(), Stop())
+    store = Etcd2Store([Endpoint("http", "both.test", hole[1])], Access(), Bounds())
     assert store.list("es/").records == ()
     assert now() - begun < SOON
     store.close()
@@ -127,7 +127,7 @@ def dynamodb_at(port: int, monkeypatch: pytest.MonkeyPatch) -> DynamoStore:
     for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY":
         monkeypatch.setenv(name, "x")
     place = Place("table", region="eu-west-1", endpoint=f"http://both.test:{port}")
-    return DynamoStore(place, Stop())
+    return DynamoStore(place, Bounds())
 
 
 def test_dynamodb_is_reached_at_the_address_that_works(
@@ -163,7 +163,7 @@ def test_a_failure_names_each_address(
     said = f"{dead}:{hole[1]} no answer, 127.0.0.3:{hole[1]} connection refused"
     for scheme in "http", "tcp":
         probe = new_probe(
-            Target(read_monitored_url(f"{scheme}://both.test:{hole[1]}"), 2.0), Stop()
+            Target(read_monitored_url(f"{scheme}://both.test:{hole[1]}"), 2.0), Bounds()
         )
         begun = now()
         assert probe() == (False, said)
@@ -173,7 +173,7 @@ def test_a_failure_names_each_address(
     for store in Etcd3Store, Etcd2Store:
         endpoint = Endpoint("http", "both.test", hole[1])
         with pytest.raises(StoreUnavailable) as failed:
-            store([endpoint], Access(), Stop()).list("es/")
+            store([endpoint], Access(), Bounds()).list("es/")
         assert str(failed.value) == f"{endpoint}: {said}"
 
 
@@ -241,7 +241,7 @@ def test_the_losers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         socket.create_server(("127.0.0.2", second.getsockname()[1])) as first,
     ):
         port, before = second.getsockname()[1], len(os.listdir("/proc/self/fd"))
-        won = bounded(lambda: connect("both.test", port, HANG), HANG, Stop())
+        won = bounded(lambda: connect("both.test", port, HANG), HANG, Bounds())
         assert len(os.listdir("/proc/self/fd")) == before + 1
         assert [sock.fileno() for sock in sockets if sock is not won] in ([], [-1])
         for listener in first, second:
@@ -255,11 +255,11 @@ def test_the_losers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stop_ends_it_at_once_and_leaves_no_thread(hole: Address) -> None:
     """SIGTERM would wait for a black hole, and a thread stay behind at each probe."""
-    stop, threads = Stop(), threading.active_count()
-    threading.Timer(0.2, stop.request).start()
+    bounds, threads = Bounds(), threading.active_count()
+    threading.Timer(0.2, bounds.stop.request).start()
     begun = now()
     with pytest.raises(Stopped):
-        bounded(lambda: connect(*hole, HANG), HANG, stop, waits=True)
+        bounded(lambda: connect(*hole, HANG), HANG, bounds, waits=True)
     assert now() - begun < SOON
     wait_until(lambda: threading.active_count() <= threads)
     assert now() - begun < HANG / 2
@@ -270,7 +270,7 @@ def test_a_name_is_not_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(socket.gaierror):
         connect("x" * 70, 1, HANG)
     probe = new_probe(
-        Target(read_monitored_url("http://no-such-host.invalid:1"), HANG), Stop()
+        Target(read_monitored_url("http://no-such-host.invalid:1"), HANG), Bounds()
     )
 
     def getaddrinfo(*_: object, **__: object) -> object:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from integration.support.commands import HANG
 from integration.support.registrations import UP, publisher, said
 from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
 from service_monitor.recipes.registry import Publisher, Service
 from service_monitor.records import Record, Registration
@@ -74,7 +74,7 @@ def test_waiting_counts_nodes_of_one_host(store: SqliteStore) -> None:
     """`hosts --wait=2` would never end on a machine with two nodes."""
     store.create("es/hosts/a", placed("h", 9301).value, 30)
     store.create("es/hosts/b", placed("h", 9302).value, 30)
-    assert wait_for_hosts(store, "es", 2, HANG, Stop()) == ["h:9301", "h:9302"]
+    assert wait_for_hosts(store, "es", 2, HANG, Bounds()) == ["h:9301", "h:9302"]
 
 
 def test_the_port_is_published(store: SqliteStore) -> None:
@@ -108,7 +108,7 @@ def test_waiting_for_hosts_counts_none_that_is_left_aside(
     store.create("es/hosts/a", registration("h", "up").value, 30)
     store.create("es/hosts/b", registration("a,b", "up").value, 30)
     with pytest.raises(WaitTimeout, match="1 of 2 hosts up"):
-        wait_for_hosts(Broken(store, 0), "es", 2, 0.4, Stop())  # type: ignore[arg-type]
+        wait_for_hosts(Broken(store, 0), "es", 2, 0.4, Bounds())  # type: ignore[arg-type]
     assert caplog.messages == ["es/hosts/b names no valid host: left aside"]
 
 
@@ -123,14 +123,14 @@ def test_waiting_for_hosts_takes_a_last_look(store: SqliteStore) -> None:
             publisher(store, "a").reconcile(UP)
 
     late = Late(store, 0)
-    assert wait_for_hosts(late, "es", 1, 0.2, Stop()) == ["host-a"]  # type: ignore[arg-type]
+    assert wait_for_hosts(late, "es", 1, 0.2, Bounds()) == ["host-a"]  # type: ignore[arg-type]
 
 
 def test_waiting_for_hosts_looks_again_after_an_outage(store: SqliteStore) -> None:
     """The store would come back in time, and nobody ask it."""
     publisher(store, "a").reconcile(UP)
     broken = Broken(store, 1)
-    assert wait_for_hosts(broken, "es", 1, 0.2, Stop()) == ["host-a"]  # type: ignore[arg-type]
+    assert wait_for_hosts(broken, "es", 1, 0.2, Bounds()) == ["host-a"]  # type: ignore[arg-type]
 
 
 @given(st.lists(st.text("0123456789.-:abé²")))
@@ -146,7 +146,7 @@ def test_waiting_for_hosts_ends_with_the_last_one(store: SqliteStore) -> None:
     mine = publisher(store, "b")
     threading.Timer(0.3, mine.reconcile, (UP,)).start()
     begun = now()
-    assert wait_for_hosts(store, "ES", 2, HANG, Stop()) == ["host-a", "host-b"]
+    assert wait_for_hosts(store, "ES", 2, HANG, Bounds()) == ["host-a", "host-b"]
     assert now() - begun < 4
 
 
@@ -154,16 +154,16 @@ def test_waiting_for_hosts_in_vain_names_who_is_there(store: SqliteStore) -> Non
     """The operator would not see how many are missing."""
     publisher(store, "a").reconcile(UP)
     with pytest.raises(WaitTimeout, match=r"1 of 3 hosts up after 0\.3 s: host-a"):
-        wait_for_hosts(store, "es", 3, 0.3, Stop())
+        wait_for_hosts(store, "es", 3, 0.3, Bounds())
 
 
 def test_waiting_for_hosts_ends_on_stop(store: SqliteStore) -> None:
     """Ctrl-C would not end `hosts --wait`."""
-    stop = Stop()
-    waiting = SqliteStore(store._path, stop)
-    threading.Timer(0.2, stop.request).start()
+    bounds = Bounds()
+    waiting = SqliteStore(store._path, bounds)
+    threading.Timer(0.2, bounds.stop.request).start()
     with pytest.raises(Stopped):
-        wait_for_hosts(waiting, "es", 1, HANG, stop)
+        wait_for_hosts(waiting, "es", 1, HANG, bounds)
     waiting.close()
 
 
@@ -192,19 +192,19 @@ def test_waiting_for_hosts_outlasts_an_outage(
     """A restart of the store would fail every waiting node."""
     publisher(store, "a").reconcile(UP)
     broken = Broken(store, 1)
-    assert wait_for_hosts(broken, "es", 1, HANG, Stop()) == ["host-a"]  # type: ignore[arg-type]
+    assert wait_for_hosts(broken, "es", 1, HANG, Bounds()) == ["host-a"]  # type: ignore[arg-type]
     assert caplog.text.count("trying on: away") == 1
 
 
 def test_waiting_for_hosts_tells_an_outage_from_too_few(store: SqliteStore) -> None:
     """A dead store would look like a cluster without nodes."""
     with pytest.raises(StoreUnavailable, match="away"):
-        wait_for_hosts(Broken(store, 99), "es", 1, 0.2, Stop())  # type: ignore[arg-type]
+        wait_for_hosts(Broken(store, 99), "es", 1, 0.2, Bounds())  # type: ignore[arg-type]
 
 
 def test_waiting_for_hosts_never_spins(store: SqliteStore) -> None:
     """`hosts --wait` without sleep loaded the store in the 2014 tool."""
     hasty = Broken(store, 0)
     with pytest.raises(WaitTimeout):
-        wait_for_hosts(hasty, "es", 1, 0.5, Stop())  # type: ignore[arg-type]
+        wait_for_hosts(hasty, "es", 1, 0.5, Bounds())  # type: ignore[arg-type]
     assert hasty.calls < 15

@@ -155,7 +155,7 @@ def test_a_listing_within_a_prefix_leaves_what_has_none_alone(
     dynamo: StubbedService,
 ) -> None:
     """`status` of one team would show another team's queue as its own."""
-    team = StubbedService(dynamo.stop, "/team")
+    team = StubbedService(dynamo.bounds, "/team")
     labels = "es", "#", "team/es", "team/#", "team/a/es"
     found = [item(n) | {"label": {"S": n}} for n in labels]
     team.gives("scan", Items=found)

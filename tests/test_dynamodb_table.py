@@ -10,7 +10,7 @@ import pytest
 from integration.support.commands import Run
 from integration.support.stubbed_dynamodb import StubbedService
 from service_monitor.errors import StoreRefused, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import Aws
 from service_monitor.stores.dynamodb.table import init_table
 
@@ -31,7 +31,7 @@ def init(
     """Give a function that makes the table of the service."""
     monkeypatch.setattr(Aws, "_connect", lambda _: dynamo._client)
     monkeypatch.setattr("service_monitor.stores.dynamodb.table._LOOK", 0.0)
-    return lambda: init_table("dynamodb://nodes?region=eu-central-1", Stop())
+    return lambda: init_table("dynamodb://nodes?region=eu-central-1", Bounds())
 
 
 def test_a_table_that_another_one_makes_meanwhile_will_do(

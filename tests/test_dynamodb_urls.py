@@ -9,7 +9,7 @@ import pytest
 
 from integration.support.commands import Run
 from service_monitor.errors import ConfigError
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import Place, parse_place
 from service_monitor.stores.dynamodb.store import DynamoStore
 from service_monitor.stores.opening import open_store
@@ -69,7 +69,7 @@ def test_the_region_may_come_from_the_environment(
 ) -> None:
     """A container on ECS, which sets AWS_REGION, would have to be told again."""
     monkeypatch.setenv(variable, "ap-south-1")
-    store = DynamoStore(Place("table"), Stop())
+    store = DynamoStore(Place("table"), Bounds())
     assert store._aws.endpoint().host == "dynamodb.ap-south-1.amazonaws.com"
     assert store._aws.where == "table table in ap-south-1"
     store.close()
@@ -92,7 +92,7 @@ def test_boto3_that_is_not_there_is_a_usage_error(
     with pytest.raises(
         ConfigError, match=r"pip install 'service-monitor-lease\[dynamodb\]'"
     ):
-        open_store("dynamodb://table?region=eu-west-1", Stop(), {})
+        open_store("dynamodb://table?region=eu-west-1", Bounds(), {})
 
 
 def test_boto3_is_imported_for_its_own_urls_alone(run: Run) -> None:

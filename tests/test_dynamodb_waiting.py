@@ -72,7 +72,7 @@ def test_what_gets_on_ahead_is_looked_at_more_often(
 ) -> None:
     """Whoever has become the next in line would be as slow as the last."""
     pauses: list[float] = []
-    real = dynamo.store._stop.wait
+    real = dynamo.store._bounds.stop.wait
 
     def wait(seconds: float, waker: Event | None = None) -> None:
         if waker is None:
@@ -80,7 +80,7 @@ def test_what_gets_on_ahead_is_looked_at_more_often(
         else:  # of a call
             real(seconds, waker)
 
-    monkeypatch.setattr(dynamo.store._stop, "wait", wait)
+    monkeypatch.setattr(dynamo.store._bounds.stop, "wait", wait)
     monkeypatch.setattr("random.uniform", lambda *_: 1.0)
     dynamo.finds(item(version=4))
     dynamo.finds(item("held", version=5))

@@ -20,7 +20,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v2 import Etcd2Store
@@ -68,7 +68,7 @@ def serve(seen: list[str]) -> Iterator[Serve]:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         servers.append(server)
         endpoint = Endpoint("http", "127.0.0.1", server.server_address[1])
-        stores.append(Etcd2Store([endpoint], Access(**access), Stop()))
+        stores.append(Etcd2Store([endpoint], Access(**access), Bounds()))
         return stores[-1]
 
     yield make
@@ -183,7 +183,7 @@ def test_tls_and_plain_ports_are_told_apart(
         ):
             endpoint = Endpoint(scheme, "127.0.0.1", server.port)
             with pytest.raises(StoreRefused, match=says):
-                Etcd2Store([endpoint], Access(), Stop()).list("es/")
+                Etcd2Store([endpoint], Access(), Bounds()).list("es/")
 
 
 def test_a_port_that_hangs_up_is_explained() -> None:
@@ -191,7 +191,7 @@ def test_a_port_that_hangs_up_is_explained() -> None:
     with closing(Loopback(lambda connection: None)) as server:
         endpoint = Endpoint("http", "127.0.0.1", server.port)
         with pytest.raises(StoreUnavailable, match="etcd2s://"):
-            Etcd2Store([endpoint], Access(), Stop()).list("es/")
+            Etcd2Store([endpoint], Access(), Bounds()).list("es/")
 
 
 def test_a_refusal_is_asked_once(serve: Serve, seen: list[str]) -> None:
@@ -203,7 +203,7 @@ def test_a_refusal_is_asked_once(serve: Serve, seen: list[str]) -> None:
 
 def test_nobody_there_is_unavailable() -> None:
     """The reason would be python-etcd's traceback."""
-    store = Etcd2Store([Endpoint("http", "127.0.0.1", 1)], Access(), Stop())
+    store = Etcd2Store([Endpoint("http", "127.0.0.1", 1)], Access(), Bounds())
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1: connection refused"):
         store.list("es/")
 

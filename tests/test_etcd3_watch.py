@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service_monitor.errors import Stopped, StoreError
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Snapshot
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v3 import Etcd3Store
@@ -26,7 +26,7 @@ def gateway() -> Iterator[Callable[..., Etcd3Store]]:
     """Give a store on a server of ours that plays a script for each watch."""
     servers: list[ThreadingHTTPServer] = []
 
-    def serve(script: Script, stop: Stop | None = None) -> Etcd3Store:
+    def serve(script: Script, bounds: Bounds | None = None) -> Etcd3Store:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -46,7 +46,7 @@ def gateway() -> Iterator[Callable[..., Etcd3Store]]:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         servers.append(server)
         endpoint = Endpoint("http", "127.0.0.1", server.server_address[1])
-        return Etcd3Store([endpoint], Access(), stop or Stop())
+        return Etcd3Store([endpoint], Access(), bounds or Bounds())
 
     yield serve
     for server in servers:
@@ -127,9 +127,9 @@ def test_a_dripping_watch_ends_at_its_timeout(
 
 def test_a_stop_ends_a_watch_at_once(gateway: Callable[..., Etcd3Store]) -> None:
     """SIGTERM while queued would hang the service manager's stop."""
-    stop = Stop()
-    store = gateway(lines(CREATED, hold=3), stop)
-    threading.Timer(0.2, stop.request).start()
+    bounds = Bounds()
+    store = gateway(lines(CREATED, hold=3), bounds)
+    threading.Timer(0.2, bounds.stop.request).start()
     begun = now()
     with pytest.raises(Stopped):
         store.wait("k", SNAPSHOT, 20)

@@ -25,7 +25,7 @@ from integration.support.loopback import (
     unused_port,
 )
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v2 import Etcd2Store
@@ -195,7 +195,9 @@ def test_an_echo_gives_no_secret_of_v2_away(serve: Serve) -> None:
 
     endpoint = Endpoint("http", "127.0.0.1", serve(echo).port)
     with pytest.raises(StoreRefused) as failed:
-        Etcd2Store([endpoint], Access(user="u", password="s3cret"), Stop()).list("es/")
+        Etcd2Store([endpoint], Access(user="u", password="s3cret"), Bounds()).list(
+            "es/"
+        )
     assert "***" in str(failed.value)
     assert "dTpzM2NyZXQ" not in str(failed.value)
 
@@ -235,7 +237,7 @@ def test_the_zone_of_an_address_may_look_like_an_escape(
     monkeypatch.setattr(socket, "if_nameindex", lambda: [(7, "cali9")])
     endpoint = Endpoint("http", "[fe80::1%cali9]", gateway.endpoint.port)
     with suppress(StoreRefused):  # a v2 API it is not
-        store([endpoint], Access(), Stop()).list("es/")
+        store([endpoint], Access(), Bounds()).list("es/")
     assert asked[0] == "fe80::1%7"
 
 
@@ -248,14 +250,14 @@ def test_one_address_that_is_no_etcd_does_not_hide_the_others(
     page = serve(answering(gone))
     wrong = Endpoint("http", "127.0.0.1", page.port)
     answer(gateway, 200, HEADER)
-    store = Etcd3Store([wrong, gateway.endpoint], Access(), Stop())
+    store = Etcd3Store([wrong, gateway.endpoint], Access(), Bounds())
     assert store.list("es/").records == ()
     assert page.connections == 1
     away = Endpoint("http", "127.0.0.1", unused_port())
     with pytest.raises(StoreUnavailable, match=r"3\.4 or later.*; .*refused"):
-        Etcd3Store([wrong, away], Access(), Stop()).list("es/")
+        Etcd3Store([wrong, away], Access(), Bounds()).list("es/")
     with pytest.raises(StoreRefused, match=r"3\.4 or later"):
-        Etcd3Store([wrong, wrong], Access(), Stop()).list("es/")
+        Etcd3Store([wrong, wrong], Access(), Bounds()).list("es/")
 
 
 # connections
@@ -263,7 +265,7 @@ def test_one_address_that_is_no_etcd_does_not_hide_the_others(
 
 def on(server: Loopback, scheme: str = "http", **access: Any) -> Etcd3Store:
     return Etcd3Store(
-        [Endpoint(scheme, "127.0.0.1", server.port)], Access(**access), Stop()
+        [Endpoint(scheme, "127.0.0.1", server.port)], Access(**access), Bounds()
     )
 
 
@@ -339,7 +341,7 @@ def test_a_port_of_the_other_kind_is_refused_at_once(
     ):
         endpoint = Endpoint(scheme, "127.0.0.1", server.port)
         with pytest.raises(StoreRefused, match=says):
-            store([endpoint], Access(), Stop()).list("es/")
+            store([endpoint], Access(), Bounds()).list("es/")
 
 
 def test_a_certificate_of_another_authority_is_refused(
@@ -356,5 +358,5 @@ def test_a_refused_connection_is_an_outage() -> None:
     endpoint = Endpoint("http", "127.0.0.1", unused_port())
     for store in Etcd3Store, Etcd2Store:
         with pytest.raises(StoreUnavailable) as failed:
-            store([endpoint], Access(), Stop()).list("es/")
+            store([endpoint], Access(), Bounds()).list("es/")
         assert str(failed.value) == f"{endpoint}: connection refused"

@@ -6,7 +6,7 @@ import pytest
 
 from integration.support.commands import WATCH, Run, error_of
 from service_monitor.errors import ConfigError
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.opening import open_store
 
 UNREAD = {
@@ -46,7 +46,7 @@ def test_what_names_another_store_is_refused(
 
 def opened(url: str | None, **environ: str) -> None:
     variables = {f"ETCDCTL_{name}": value for name, value in environ.items()}
-    open_store(url, Stop(), variables).close()
+    open_store(url, Bounds(), variables).close()
 
 
 def test_a_store_that_is_named_needs_none_of_them() -> None:

@@ -16,8 +16,9 @@ import pytest
 from integration.support.commands import wait_until
 from integration.support.fakes import Clock, memory_store
 from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.node import holding as module
+from service_monitor.node.ending import Ending
 from service_monitor.node.holding import Holding
 from service_monitor.node.notify import Notifier
 from service_monitor.node.probe import Result
@@ -37,14 +38,14 @@ class Bench:
     """A watcher that holds a lease, with a store that can go away or hang."""
 
     def __init__(self, path: Path) -> None:
-        self.stop = Stop()
-        self.real = SqliteStore(str(path), Stop())
-        self.store: Any = SqliteStore(str(path), self.stop)
+        self.bounds = Bounds()
+        self.real = SqliteStore(str(path), Bounds())
+        self.store: Any = SqliteStore(str(path), self.bounds)
         self.result = BAD
         self.losses = 0
         service = Service("es", "a", "10.0.0.1")
         self.watcher = Watcher(
-            self.store, service, Rhythm(0.05), lambda: self.result, self.stop
+            self.store, service, Rhythm(0.05), lambda: self.result, self.bounds
         )
 
     def hold(self, lease_timeout: float) -> Lease:
@@ -269,15 +270,15 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
     slow, beats = Slow(store, clock), [clock()]
     notifier = Notifier()
     monkeypatch.setattr(notifier, "beat", lambda _: beats.append(clock()))
-    stop = Stop()
-    monkeypatch.setattr(stop, "wait", lambda seconds, *_: clock.advance(seconds))
+    bounds = Bounds()
+    monkeypatch.setattr(bounds.stop, "wait", lambda seconds, *_: clock.advance(seconds))
     results = iter([OK, BAD, OK, BAD, BAD])
     watcher = Watcher(
         slow,
         Service("es", "a", "10.0.0.1", ttl=3600),
         Rhythm(6.0, fall=1),
         lambda: next(results),
-        stop,
+        bounds,
         notifier,
     )
     for turn in range(5):
@@ -295,21 +296,22 @@ class Start:
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[str] = []
-        self.stop, notifier = Stop(), Notifier()
+        self.bounds, notifier = Bounds(), Notifier()
         monkeypatch.setattr(notifier, "beat", lambda _: self.told.append("beat"))
         monkeypatch.setattr(notifier, "extend", lambda _: self.told.append("extend"))
         monkeypatch.setattr(notifier, "status", self.told.append)
-        self.store: Any = SqliteStore(str(path), self.stop)
+        self.store: Any = SqliteStore(str(path), self.bounds)
         service = Service("es", "a", "10.0.0.1")
         self.watcher = Watcher(
-            self.store, service, Rhythm(), lambda: BAD, self.stop, notifier
+            self.store, service, Rhythm(), lambda: BAD, self.bounds, notifier
         )
         self.runner = Runner(
             self.store,
             Request("es", "a", "10.0.0.1", stays=True),
             Plan(("true",), 0.1, False, None, 10.0, 0.0),
             self.watcher,
-            self.stop,
+            self.bounds,
+            Ending(),
             notifier,
         )
 
@@ -330,7 +332,7 @@ def test_a_wait_for_a_thread_gives_signs_of_life(
     def no_thread(*_: object) -> None:
         told.append("lack")
         if told.count("lack") == 3:
-            begun.stop.request()
+            begun.bounds.stop.request()
         raise LocalLack("this machine lacks threads")
 
     monkeypatch.setattr(begun.watcher, "hold", no_thread)
@@ -350,7 +352,7 @@ def test_an_outage_after_the_turn_has_come_is_told(
 
     def away(prefix: str) -> Any:
         if begun.watcher.holds and prefix == "es/hosts/":
-            begun.stop.request()
+            begun.bounds.stop.request()
             raise StoreUnavailable("etcd is away")
         return real(prefix)
 
@@ -372,4 +374,5 @@ def test_a_start_that_timed_out_has_no_time_left_for_the_store(
     monkeypatch.setattr(begun.store, "list", away)
     with pytest.raises(AcquireTimeout):
         begun.runner.run()
-    assert begun.stop.time_left() <= STOP_GRACE
+    with begun.bounds.within_the_last():
+        assert begun.bounds.time_left() <= STOP_GRACE

@@ -20,7 +20,7 @@ from integration.support.commands import (
 )
 from integration.support.fakes import Clock, FlakyStore, StillSession, memory_store
 from service_monitor.errors import IdInUse, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import same_host
@@ -151,9 +151,9 @@ def opened(path: Path) -> Iterator[list[SqliteStore]]:
 def try_it(
     path: Path, opened: list[SqliteStore], asked: Request, timeout: float = HANG
 ) -> Lease:
-    stop = Stop()
-    opened.append(SqliteStore(str(path), stop))
-    return acquire(opened[-1], asked, timeout, stop)
+    bounds = Bounds()
+    opened.append(SqliteStore(str(path), bounds))
+    return acquire(opened[-1], asked, timeout, bounds)
 
 
 def test_the_timeout_names_the_other_host(
@@ -203,8 +203,8 @@ def test_an_id_that_came_up_elsewhere_meanwhile_is_refused(
     path: Path, store: Store, opened: list[SqliteStore], monkeypatch: Any
 ) -> None:
     """A machine that was paused while it looked would boot beside its namesake."""
-    stop = Stop()
-    opened.append(SqliteStore(str(path), stop))
+    bounds = Bounds()
+    opened.append(SqliteStore(str(path), bounds))
     asking, real = opened[-1], opened[-1].create
 
     def create(*args: Any) -> Any:
@@ -213,7 +213,7 @@ def test_an_id_that_came_up_elsewhere_meanwhile_is_refused(
 
     monkeypatch.setattr(asking, "create", create)
     with pytest.raises(IdInUse, match="registered as up"):
-        acquire(asking, request("10.0.0.2", published=True), HANG, stop)
+        acquire(asking, request("10.0.0.2", published=True), HANG, bounds)
     assert keys(store) == ["es/hosts/a"]
 
 

@@ -16,7 +16,7 @@ from integration.support.commands import HANG, Run, environment
 from integration.support.limits import no_files_left, use_up_threads
 from integration.support.loopback import Serve, unused_port
 from service_monitor.errors import CannotStart, LocalLack, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
 from service_monitor.node.child import Child
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
@@ -150,7 +150,7 @@ def test_a_probe_without_a_file_says_whose_fault_it_is(
     # No thread of ours may close a file meanwhile, so nobody accepts.
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
-        probe = new_probe(Target(read_monitored_url(url), HANG), Stop())
+        probe = new_probe(Target(read_monitored_url(url), HANG), Bounds())
         with no_files_left():
             result = probe()
     assert not result.ok
@@ -159,7 +159,7 @@ def test_a_probe_without_a_file_says_whose_fault_it_is(
 
 def test_an_open_database_is_used_on_without_a_file(path: Path) -> None:
     """A lack must pass by itself."""
-    store = SqliteStore(str(path), Stop())
+    store = SqliteStore(str(path), Bounds())
     with no_files_left(), pytest.raises(LocalLack, match="open files"):
         store.list("")
     assert store.list("").records == ()
@@ -170,7 +170,7 @@ def test_a_database_that_cannot_be_opened_is_still_the_databases_fault(
     tmp_path: Path,
 ) -> None:
     """A file without rights would be taken for a limit."""
-    store = SqliteStore(str(tmp_path / "no" / "s.db"), Stop())
+    store = SqliteStore(str(tmp_path / "no" / "s.db"), Bounds())
     with pytest.raises(StoreUnavailable, match="unable to open"):
         store.list("")
 
@@ -198,7 +198,7 @@ def test_one_look_without_a_thread_ends_with_71(
 def test_a_store_is_closed_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that was acquired would be exit 71, and hold up the others."""
     endpoint = Endpoint("http", "127.0.0.1", unused_port())
-    store = Etcd3Store([endpoint], Access(), Stop())
+    store = Etcd3Store([endpoint], Access(), Bounds())
     with pytest.raises(StoreUnavailable):
         store.create("k", "v", 15)  # there may be a lease now, to be given back
     use_up_threads(monkeypatch)

@@ -9,7 +9,7 @@ import pytest
 
 from integration.support.commands import Run, error_of
 from service_monitor.errors import LocalLack
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.opening import open_store
 from service_monitor.stores.sqlite import machine
 from service_monitor.timing import now
@@ -108,7 +108,7 @@ def test_the_command_says_what_the_machine_lacks(
         assert outcome.code == 71
         assert "no /proc here" in error_of(outcome)
     with pytest.raises(LocalLack):
-        open_store(f"sqlite://{tmp_path}/s.db", Stop())
+        open_store(f"sqlite://{tmp_path}/s.db", Bounds())
 
 
 def test_the_boot_id_of_this_machine_is_the_kernels() -> None:

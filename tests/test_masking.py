@@ -21,7 +21,8 @@ from integration.support.work_alike import WorkAlike
 from service_monitor import text as shown
 from service_monitor.cli.options import start_logging
 from service_monitor.errors import StoreError, describe
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target, new_probe
 from service_monitor.stores.opening import open_store
 
@@ -57,7 +58,7 @@ def test_no_store_quotes_what_its_library_raises(
         raise error
 
     monkeypatch.setattr("urllib3.connection.HTTPConnection.request", fail)
-    store = open_store(f"{scheme}://127.0.0.1:{unused_port()}", Stop(), {})
+    store = open_store(f"{scheme}://127.0.0.1:{unused_port()}", Bounds(), {})
     snapshot: Any = type("S", (), {"cursor": 1, "records": ()})
     for call in lambda: store.list("es/"), lambda: store.wait("es/", snapshot, 2.0):
         with pytest.raises(StoreError) as failed:
@@ -92,7 +93,9 @@ def test_no_probe_quotes_what_its_library_raises(
         raise error
 
     monkeypatch.setattr("urllib3.connection.HTTPConnection.request", fail)
-    ok, reason = new_probe(Target("http://127.0.0.1:1", HANG), Stop())()
+    ok, reason = new_probe(
+        Target(read_monitored_url("http://127.0.0.1:1"), HANG), Bounds()
+    )()
     assert not ok
     assert_untold(reason)
 
@@ -175,8 +178,8 @@ if {in_thread}:
     import service_monitor.cli.app as cli
     def main(**_):
         from service_monitor.stores.opening import open_store
-        from service_monitor.net.calls import Stop
-        store = open_store(None, Stop())
+        from service_monitor.net.calls import Bounds
+        store = open_store(None, Bounds())
         thread = threading.Thread(target=store.list, args=("",))
         thread.start()
         thread.join()

@@ -22,7 +22,8 @@ from integration.support.commands import (
 from integration.support.commands import wait_until as until
 from integration.support.loopback import Serve, answering, status
 from service_monitor.errors import AcquireTimeout, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
+from service_monitor.net.stop import Stop
 from service_monitor.node.notify import QUEUED_FOR, Notifier
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.lease import Contender, Lease, Request
@@ -82,7 +83,7 @@ def test_a_waiter_says_why_and_asks_for_time(manager: Manager, store: Store) -> 
     assert isinstance(Contender(store, Request("es", "a", "h")).step(), Lease)
     notifier = Notifier({"NOTIFY_SOCKET": manager.address})
     with pytest.raises(AcquireTimeout):
-        acquire(store, Request("es", "b", "h"), 0.2, Stop(), notifier)
+        acquire(store, Request("es", "b", "h"), 0.2, Bounds(), notifier)
     until(lambda: len(manager.heard) >= 2)
     assert manager.heard[:2] == [
         "STATUS=position 1, held by a (h)",
@@ -97,7 +98,7 @@ def test_a_look_that_takes_many_calls_asks_for_time_in_between(
     assert isinstance(Contender(store, Request("es", "a", "h")).step(), Lease)
     notifier = Notifier({"NOTIFY_SOCKET": manager.address})
     with pytest.raises(AcquireTimeout):
-        acquire(store, Request("es", "b", "h"), 0.4, Stop(), notifier)
+        acquire(store, Request("es", "b", "h"), 0.4, Bounds(), notifier)
     more = f"EXTEND_TIMEOUT_USEC={int(QUEUED_FOR * 1_000_000)}"
     until(lambda: manager.heard.count(more) > len(manager.heard) / 2)
 

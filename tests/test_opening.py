@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service_monitor.errors import ConfigError, LocalLack
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.etcd.endpoints import default_url
 from service_monitor.stores.etcd.v2 import Etcd2Store
 from service_monitor.stores.etcd.v3 import Etcd3Store
@@ -35,7 +35,7 @@ NO_FILES += ["sqlite:///x%00y", "sqlite:///x\n", "sqlite://h/x.db"]
 )
 def test_the_scheme_names_the_store(url: str, kind: type) -> None:
     """Nodes would meet in a store that does not know them."""
-    store = open_store(url, Stop(), {})
+    store = open_store(url, Bounds(), {})
     assert type(store) is kind
     store.close()
 
@@ -47,27 +47,27 @@ def test_the_scheme_names_the_store(url: str, kind: type) -> None:
 def test_an_unknown_store_is_an_error(url: str) -> None:
     """A lease that is not shared is worse than none."""
     with pytest.raises(ConfigError, match=r"unknown store .* use etcd://") as refused:
-        open_store(url, Stop(), {"ETCDCTL_ENDPOINTS": "h:1"})
+        open_store(url, Bounds(), {"ETCDCTL_ENDPOINTS": "h:1"})
     assert str(refused.value).isprintable()
 
 
 def test_an_unknown_store_keeps_its_password() -> None:
     """The error would tell it."""
     with pytest.raises(ConfigError, match=r"'redis://u:\*\*\*@h'"):
-        open_store("redis://u:s3cret@h", Stop(), {})
+        open_store("redis://u:s3cret@h", Bounds(), {})
 
 
 @pytest.mark.parametrize("url", NO_FILES)
 def test_a_file_is_named_in_full(url: str) -> None:
     """Two units with different working directories would each have their own queue."""
     with pytest.raises(ConfigError, match="write sqlite:///DIRECTORY/FILE"):
-        open_store(url, Stop(), {})
+        open_store(url, Bounds(), {})
 
 
 def test_a_directory_is_no_store(tmp_path: Path) -> None:
     """acquire-lease would wait out its timeout."""
     with pytest.raises(ConfigError, match="that is a directory"):
-        open_store(f"sqlite://{tmp_path}", Stop(), {})
+        open_store(f"sqlite://{tmp_path}", Bounds(), {})
 
 
 # the default store
@@ -112,7 +112,7 @@ def test_endpoints_that_do_not_go_together(listed: str) -> None:
 def test_bad_endpoints_name_their_variable(listed: str) -> None:
     """The error would speak of a --store that nobody has given."""
     with pytest.raises(ConfigError, match="from the ETCDCTL_ variables: store 'etcd"):
-        open_store(None, Stop(), {"ETCDCTL_ENDPOINTS": listed})
+        open_store(None, Bounds(), {"ETCDCTL_ENDPOINTS": listed})
 
 
 ROUTE = (

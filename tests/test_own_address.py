@@ -12,7 +12,7 @@ import pytest
 
 from integration.support.commands import HANG
 from service_monitor.errors import StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.etcd import endpoints
 from service_monitor.stores.etcd.endpoints import Endpoint, Failover
 from service_monitor.timing import now
@@ -41,7 +41,7 @@ def test_finds_the_address_that_reaches_the_store(
     """The others would be told a wrong address, or a useless one without a word."""
     if host == "[::1]" and not os.path.exists("/proc/net/if_inet6"):
         pytest.skip("no IPv6 here")
-    found = Failover([Endpoint("http", host, 2379)]).local_address(HANG, Stop())
+    found = Failover([Endpoint("http", host, 2379)]).local_address(HANG, Bounds())
     assert found == host.strip("[]")
     assert "name this host with --host" in caplog.text
 
@@ -52,14 +52,14 @@ def test_another_address_is_no_matter_for_a_warning(
     """Each start of a good setup would be followed by a warning."""
     monkeypatch.setattr(endpoints, "local_address", lambda *_: "10.0.0.7")
     with caplog.at_level(logging.INFO):
-        assert Failover([ONE]).local_address(HANG, Stop()) == "10.0.0.7"
+        assert Failover([ONE]).local_address(HANG, Bounds()) == "10.0.0.7"
     assert caplog.text == ""
 
 
 def test_a_dead_name_is_no_reason_to_give_up(resolve: None) -> None:
     """One member that left DNS would keep the nodes from starting."""
     endpoints = [Endpoint("http", NO_NAME, 1), Endpoint("http", "127.0.0.1", 1)]
-    assert Failover(endpoints).local_address(HANG, Stop()) == "127.0.0.1"
+    assert Failover(endpoints).local_address(HANG, Bounds()) == "127.0.0.1"
 
 
 def test_a_name_server_that_hangs_is_no_reason_to_give_up(
@@ -76,7 +76,7 @@ def test_a_name_server_that_hangs_is_no_reason_to_give_up(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     endpoints = [Endpoint("http", NO_NAME, 1), Endpoint("http", "127.0.0.1", 1)]
     failover, begun = Failover(endpoints), now()
-    assert failover.local_address(1, Stop()) == "127.0.0.1"
+    assert failover.local_address(1, Bounds()) == "127.0.0.1"
     assert 0.4 < now() - begun < HANG / 2
     assert failover.current == endpoints[1]
     release.set()
@@ -85,4 +85,4 @@ def test_a_name_server_that_hangs_is_no_reason_to_give_up(
 def test_says_what_to_do_without_a_route(resolve: None) -> None:
     """The operator would not know that --host helps."""
     with pytest.raises(StoreUnavailable, match=r"host name not found.* with --host"):
-        Failover([Endpoint("http", NO_NAME, 1)]).local_address(HANG, Stop())
+        Failover([Endpoint("http", NO_NAME, 1)]).local_address(HANG, Bounds())

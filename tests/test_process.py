@@ -29,8 +29,10 @@ from integration.support.commands import (
     wait_until,
 )
 from integration.support.loopback import Serve, answering, hanging, status
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE
+from service_monitor.net.stop import Stop
 from service_monitor.node import signals
+from service_monitor.node.ending import Ending
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
@@ -253,11 +255,11 @@ def test_what_is_not_ours_cannot_hold_up_the_end(
     monkeypatch.setattr(signal, "sigwaitinfo", lambda _: taken)
     monkeypatch.setattr(signal, "sigtimedwait", lambda _, left: waited.append(left))
     monkeypatch.setattr(os, "_exit", sys.exit)
-    stop = Stop()
-    assert stop.patience > STOP_GRACE
-    stop.patience = 0.1
+    stop, ending = Stop(), Ending()
+    assert ending.forced_after > STOP_GRACE
+    ending.forced_after = 0.1
     with pytest.raises(SystemExit) as ended:
-        signals.obey(stop, signals.STOPS)
+        signals.obey(stop, ending, signals.STOPS)
     assert ended.value.code == 143
     assert stop.signal == signal.SIGTERM
     assert 0 < waited[0] <= 0.1
@@ -305,8 +307,8 @@ import logging, sys, warnings
 import service_monitor.__main__ as process
 import service_monitor.cli.app as command
 
-def run(stop):
-    code = command.main(["status", "--log-level=debug"], stop)
+def run(stop, ending):
+    code = command.main(["status", "--log-level=debug"], stop, ending)
     logging.getLogger("service_monitor.x").warning("ours")
     for name in "urllib3.connection", "botocore", "py.warnings", "root":
         logging.getLogger(name).error("theirs", exc_info=ValueError("theirs"))

@@ -8,12 +8,12 @@ import re
 
 import pytest
 
-from integration.history.checker import RULES
+from integration.history.rules import RULES
 from integration.support.documents import README, ROOT, anchors, sections
 
 PAGE = ROOT / "docs/promises.md"
 NUMBERS = range(1, 10)
-CHECKER = "integration/history/checker.py"
+CHECKER = "integration/history/rules.py"
 
 
 @functools.cache

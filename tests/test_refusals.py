@@ -19,7 +19,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
 from service_monitor.node.watcher import Rhythm, Watcher
 from service_monitor.recipes.acquire import acquire
@@ -39,14 +39,9 @@ SOON = 5.0
 
 
 @pytest.fixture
-def stop() -> Stop:
-    return Stop()
-
-
-@pytest.fixture
-def failing(tmp_path: Path, stop: Stop) -> Any:
+def failing(tmp_path: Path, bounds: Bounds) -> Any:
     """Give a store whose calls fail as `plan` says: by name, an error for each call."""
-    store: Any = SqliteStore(str(tmp_path / "s.db"), stop)
+    store: Any = SqliteStore(str(tmp_path / "s.db"), bounds)
     store.plan = {}
 
     def spoil(name: str) -> None:
@@ -72,7 +67,7 @@ def failing(tmp_path: Path, stop: Stop) -> Any:
 @pytest.mark.parametrize("before", [[], [StoreUnavailable("booting")]])
 def test_a_refusal_at_the_first_contact_ends_the_start(
     failing: Any,
-    stop: Stop,
+    bounds: Bounds,
     call: str,
     before: list[Any],
     caplog: pytest.LogCaptureFixture,
@@ -81,7 +76,7 @@ def test_a_refusal_at_the_first_contact_ends_the_start(
     failing.plan = {call: [*before, *[REFUSED] * 9]}
     begun = now()
     with pytest.raises(StoreRefused, match="no such right"):
-        acquire(failing, REQUEST, HANG, stop)
+        acquire(failing, REQUEST, HANG, bounds)
     assert now() - begun < SOON
     assert "cannot take the ticket back" not in caplog.text
     failing.plan = {}
@@ -89,25 +84,25 @@ def test_a_refusal_at_the_first_contact_ends_the_start(
 
 
 def test_a_ticket_that_may_be_left_behind_by_a_refusal_is_told(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Others would wait for it, and nobody know why."""
     lost = StoreUnavailable("its reply was lost")
     failing.plan = {"create": [lost], "list": [None, None, *[REFUSED] * 9]}
     with pytest.raises(StoreRefused, match="no such right"):
-        acquire(failing, REQUEST, HANG, stop)
+        acquire(failing, REQUEST, HANG, bounds)
     assert "cannot take the ticket back" in caplog.text
 
 
 @pytest.mark.promise(8)
 def test_a_refusal_later_on_is_waited_out(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An administrator who mends the rights would send all nodes out of the queue."""
-    acquire(failing, Request("es", "holder", "h", lease_timeout=1.5), HANG, stop)
+    acquire(failing, Request("es", "holder", "h", lease_timeout=1.5), HANG, bounds)
     failing.plan = {"list": [None, None, None, REFUSED, REFUSED]}
     with caplog.at_level(logging.INFO):
-        lease = acquire(failing, REQUEST, HANG, stop)
+        lease = acquire(failing, REQUEST, HANG, bounds)
     assert lease.record.key == "es/lease/a"
     refused = [r for r in caplog.records if "the store refuses us" in r.message]
     assert [r.levelname for r in refused] == ["ERROR"]
@@ -115,12 +110,12 @@ def test_a_refusal_later_on_is_waited_out(
     assert "the store is back" in caplog.text
 
 
-def test_a_refusal_to_the_end_says_whose_it_is(failing: Any, stop: Stop) -> None:
+def test_a_refusal_to_the_end_says_whose_it_is(failing: Any, bounds: Bounds) -> None:
     """The operator would look for an outage."""
-    acquire(failing, Request("es", "holder", "h"), HANG, stop)
+    acquire(failing, Request("es", "holder", "h"), HANG, bounds)
     failing.plan = {"list": [None, None, None, *[REFUSED] * 99]}
     with pytest.raises(AcquireTimeout, match="; the store refuses us: table t: PutI"):
-        acquire(failing, REQUEST, 1.0, stop)
+        acquire(failing, REQUEST, 1.0, bounds)
 
 
 DENIED = status("403 No", body=b'{"code": 7, "message": "permission denied"}')
@@ -187,7 +182,7 @@ def test_who_starts_without_a_turn_starts_without_the_store(
 
 def test_a_database_that_we_may_not_write_is_not_waited_for(path: Path) -> None:
     """A volume mounted wrongly would hold up a boot for six minutes."""
-    SqliteStore(str(path), Stop()).list("")
+    SqliteStore(str(path), Bounds()).list("")
     uri = f"file:{path}?mode=ro"
 
     class ReadOnly(SqliteStore):
@@ -197,9 +192,9 @@ def test_a_database_that_we_may_not_write_is_not_waited_for(path: Path) -> None:
             return self._connection
 
     begun = now()
-    stop = Stop()
+    bounds = Bounds()
     with pytest.raises(StoreRefused, match="readonly database: let this user write th"):
-        acquire(ReadOnly(str(path), stop), REQUEST, HANG, stop)
+        acquire(ReadOnly(str(path), bounds), REQUEST, HANG, bounds)
     assert now() - begun < SOON
 
 
@@ -231,27 +226,27 @@ def test_what_sqlite_says_is_told_apart(
 # watch
 
 
-def watcher(store: Any, stop: Stop, rounds: int) -> Watcher:
+def watcher(store: Any, bounds: Bounds, rounds: int) -> Watcher:
     """Give one that stops after so many probes."""
     probes = []
 
     def probe() -> Result:
         probes.append(1)
         if len(probes) == rounds:
-            stop.request()
+            bounds.stop.request()
         return Result(True, "200 OK")
 
     service = Service("es", "b", "host-b")
-    return Watcher(store, service, Rhythm(0.01), probe, stop)
+    return Watcher(store, service, Rhythm(0.01), probe, bounds)
 
 
 def test_a_watch_goes_on_beside_its_service(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A service that serves would not be listed once the table is made."""
     failing.plan = {"create": [REFUSED]}
     with caplog.at_level(logging.INFO):
-        watcher(failing, stop, 3).run()
+        watcher(failing, bounds, 3).run()
     levels = {r.message: r.levelname for r in caplog.records}
     assert levels[
         "the store refuses us, probing on: table t: PutItem: no such right"
@@ -270,20 +265,20 @@ def test_a_watch_goes_on_beside_its_service(
 )
 def test_who_was_never_registered_is_not_deregistered(
     failing: Any,
-    stop: Stop,
+    bounds: Bounds,
     caplog: pytest.LogCaptureFixture,
     plan: dict[str, list[Exception]],
 ) -> None:
     """The log would tell of a registration that nobody ever saw."""
     failing.plan = plan
     with caplog.at_level(logging.INFO):
-        watcher(failing, stop, 2).run()
+        watcher(failing, bounds, 2).run()
     assert "b is not registered and never was" in caplog.text
     assert "deregistere" not in caplog.text.replace("cannot deregister", "deregistere")
 
 
 def test_a_write_without_an_answer_may_have_arrived(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A record left behind would not be told of."""
     real = failing.create
@@ -295,19 +290,19 @@ def test_a_write_without_an_answer_may_have_arrived(
 
     failing.create = lost
     with caplog.at_level(logging.INFO):
-        watcher(failing, stop, 2).run()
+        watcher(failing, bounds, 2).run()
     assert "cannot deregister, the record lapses within 15 s: away" in caplog.text
 
 
 def test_a_record_that_went_by_itself_is_not_deregistered(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would be believed to have been listed up to the end."""
-    service = watcher(failing, stop, 2)
+    service = watcher(failing, bounds, 2)
     real = failing.list
 
     def emptied(prefix: str) -> Snapshot:
-        return Snapshot(()) if stop.requested else real(prefix)
+        return Snapshot(()) if bounds.stop.requested else real(prefix)
 
     failing.list = emptied
     with caplog.at_level(logging.INFO):
@@ -318,24 +313,26 @@ def test_a_record_that_went_by_itself_is_not_deregistered(
 # hosts --wait
 
 
-def test_hosts_that_was_served_waits_a_refusal_out(failing: Any, stop: Stop) -> None:
+def test_hosts_that_was_served_waits_a_refusal_out(
+    failing: Any, bounds: Bounds
+) -> None:
     """A cluster would not form because an administrator was at work."""
     failing.plan = {"list": [None, REFUSED, REFUSED]}
-    up = watcher(SqliteStore(failing._path, stop), Stop(), 99)
+    up = watcher(SqliteStore(failing._path, bounds), Bounds(), 99)
     threading.Timer(0.3, up.round).start()
-    assert wait_for_hosts(failing, "es", 1, HANG, stop) == ["host-b"]
+    assert wait_for_hosts(failing, "es", 1, HANG, bounds) == ["host-b"]
 
 
 # what this machine lacks
 
 
 def test_a_lack_is_waited_out_and_not_called_an_outage(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator would mend the store, where this machine is at a limit."""
     failing.plan = {"list": [LACK, LACK], "create": [LACK]}
     with caplog.at_level(logging.INFO):
-        acquire(failing, REQUEST, HANG, stop)
+        acquire(failing, REQUEST, HANG, bounds)
     said = "no outage of the store, trying on: this machine lacks threads"
     assert caplog.text.count(said) == 1
     assert "does not serve us" not in caplog.text
@@ -343,19 +340,19 @@ def test_a_lack_is_waited_out_and_not_called_an_outage(
 
 
 def test_a_watch_outlives_a_lack(
-    failing: Any, stop: Stop, caplog: pytest.LogCaptureFixture
+    failing: Any, bounds: Bounds, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A service would go unwatched after a moment of too many processes."""
     failing.plan = {"list": [LACK, LACK, LACK]}
     with caplog.at_level(logging.INFO):
-        watcher(failing, stop, 5).run()
+        watcher(failing, bounds, 5).run()
     assert "no outage of the store, probing on: this machine lacks" in caplog.text
     assert "this machine has again what it lacked" in caplog.text
     assert "deregistered b" in caplog.text
 
 
-def test_a_lack_to_the_end_ends_hosts_with_it(failing: Any, stop: Stop) -> None:
+def test_a_lack_to_the_end_ends_hosts_with_it(failing: Any, bounds: Bounds) -> None:
     """A script would take it for a store that is down."""
     failing.plan = {"list": [LACK] * 99}
     with pytest.raises(LocalLack):
-        wait_for_hosts(failing, "es", 1, 0.3, stop)
+        wait_for_hosts(failing, "es", 1, 0.3, bounds)

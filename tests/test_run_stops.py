@@ -28,7 +28,7 @@ from integration.support.commands import (
     wait_until,
 )
 from integration.support.run_script import HELD, UP, RunScript, left_by
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.node.child import Child
 from service_monitor.records import lease_prefix
 from service_monitor.stores.base import Store
@@ -218,7 +218,7 @@ def test_no_signal_goes_to_a_group_that_is_gone(
     for name in "kill", "killpg":
         monkeypatch.setattr(os, name, lambda *args: sent.append(args))
     assert not child.send(signal.SIGUSR1)
-    child.stop(signal.SIGTERM, 1, Stop())
+    child.stop(signal.SIGTERM, 1, Bounds().stop)
     child.kill()
     assert sent == []
     assert child.code == 0
@@ -312,7 +312,7 @@ def test_an_end_in_an_outage_is_an_end(tmp_path: Path, booting: RunScript) -> No
     """A store that is away would keep a machine from going down."""
     moved = tmp_path / "moved"
     with booting("exec sleep 60") as running:
-        store = SqliteStore(str(booting.path), Stop())
+        store = SqliteStore(str(booting.path), Bounds())
         wait_until(lambda: lease_prefix("es") + "es-1" in keys(store))
         store.close()
         booting.path.rename(moved)

@@ -30,7 +30,7 @@ from integration.support.loopback import (
     status,
     unused_port,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.stop import Stop
 from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target
 from service_monitor.stores.base import Store

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from service_monitor.cli import values
-from service_monitor.net.calls import Stop
+from service_monitor.node.ending import Ending
 from service_monitor.node.signals import PASSED_ON, STOPS, _is_stop, for_command
 
 KERNEL, KILL = 0x80, 0
@@ -16,10 +16,10 @@ KERNEL, KILL = 0x80, 0
 class Command:
     """Notes what it is passed; `runs` is what it says of itself."""
 
-    def __init__(self, stop: Stop, runs: bool = True) -> None:
+    def __init__(self, ending: Ending, runs: bool = True) -> None:
         self.runs = runs
         self.passed: list[int] = []
-        stop.pass_on = self.send
+        ending.pass_on = self.send
 
     def send(self, number: int) -> bool:
         self.passed.append(number)
@@ -34,31 +34,31 @@ def taken(number: int, by: int = KILL) -> signal.struct_siginfo:
 @pytest.mark.parametrize("also", [None, signal.SIGUSR1, signal.SIGTERM])
 def test_a_stop_is_never_passed_on(by: int, also: int | None) -> None:
     """COMMAND would stop while others are still told to join it."""
-    stop = Stop()
-    stop.also, command = also, Command(stop)
+    ending = Ending()
+    ending.also_stops, command = also, Command(ending)
     for number in {*STOPS, *([also] if also else [])}:
-        assert _is_stop(taken(number, by), stop)
+        assert _is_stop(taken(number, by), ending)
     assert command.passed == []
 
 
 def test_the_commands_own_are_passed_on_while_it_runs() -> None:
     """A reload would end the service."""
-    stop = Stop()
-    command = Command(stop)
+    ending = Ending()
+    command = Command(ending)
     for number in PASSED_ON:
-        assert not _is_stop(taken(number), stop)
+        assert not _is_stop(taken(number), ending)
     assert command.passed == [*PASSED_ON]
     command.runs = False
-    assert all(_is_stop(taken(number), stop) for number in PASSED_ON)
+    assert all(_is_stop(taken(number), ending) for number in PASSED_ON)
 
 
 @pytest.mark.parametrize("runs", [True, False])
 @pytest.mark.parametrize("also", [None, signal.SIGWINCH])
 def test_a_resized_window_is_never_a_stop(runs: bool, also: int | None) -> None:
     """The size of a window would decide over a service."""
-    stop = Stop()
-    stop.also, command = also, Command(stop, runs)
-    assert not _is_stop(taken(signal.SIGWINCH, KERNEL), stop)
+    ending = Ending()
+    ending.also_stops, command = also, Command(ending, runs)
+    assert not _is_stop(taken(signal.SIGWINCH, KERNEL), ending)
     assert not (also and command.passed)  # to this COMMAND it would be a stop
 
 

@@ -14,7 +14,7 @@ from integration.support.fakes import Clock
 from integration.support.store_contract import *  # noqa: F403
 from integration.support.store_contract import MakeStore
 from service_monitor.errors import KeyExists, StoreRefused, StoreUnavailable
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
 
@@ -33,8 +33,8 @@ def label() -> str:
 def make_store(path: Path) -> Iterator[MakeStore]:
     opened: list[SqliteStore] = []
 
-    def make(stop: Stop | None = None) -> SqliteStore:
-        opened.append(SqliteStore(str(path), stop or Stop()))
+    def make(bounds: Bounds | None = None) -> SqliteStore:
+        opened.append(SqliteStore(str(path), bounds or Bounds()))
         return opened[-1]
 
     yield make
@@ -52,7 +52,7 @@ def open_in(path: Path) -> Iterator[Open]:
 
     def open_in(boot: str, clock: Clock, *, genuine: bool = True) -> SqliteStore:
         opened.append(
-            SqliteStore(str(path), Stop(), clock, lambda: boot, lambda _: genuine)
+            SqliteStore(str(path), Bounds(), clock, lambda: boot, lambda _: genuine)
         )
         return opened[-1]
 
@@ -143,7 +143,7 @@ def test_a_pause_between_clock_and_rows_makes_nobody_dead(
             clock.advance(6)
         return seen
 
-    other = SqliteStore(str(path), Stop(), paused, lambda: "one", lambda _: True)
+    other = SqliteStore(str(path), Bounds(), paused, lambda: "one", lambda _: True)
     assert keys(other) == ["es/a"]
     assert looks > 2
     other.close()
@@ -273,7 +273,7 @@ def test_a_replaced_file_is_noticed(make_store: MakeStore, path: Path) -> None:
 def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
     """Nodes that boot at the same moment would find the file locked, and wait."""
     for turn in range(20):
-        stores = [SqliteStore(str(tmp_path / f"{turn}.db"), Stop()) for _ in range(6)]
+        stores = [SqliteStore(str(tmp_path / f"{turn}.db"), Bounds()) for _ in range(6)]
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda store: store.list(""), stores))
         for store in stores:
@@ -283,14 +283,14 @@ def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
 def test_a_corrupt_file_is_an_error(path: Path) -> None:
     """An empty list would be printed as if nobody were up."""
     path.write_bytes(b"not a database" * 100)
-    store = SqliteStore(str(path), Stop())
+    store = SqliteStore(str(path), Bounds())
     with pytest.raises(StoreRefused, match=r"store\.db"):
         store.list("")
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     """A typing error in the path would be a store of one's own."""
-    store = SqliteStore(str(tmp_path / "no" / "store.db"), Stop())
+    store = SqliteStore(str(tmp_path / "no" / "store.db"), Bounds())
     with pytest.raises(StoreUnavailable, match="unable to open"):
         store.list("")
 
@@ -314,12 +314,12 @@ def test_a_stop_does_not_wait_for_a_stuck_writer(
     make_store: MakeStore, path: Path
 ) -> None:
     """SIGTERM would take longer than the two seconds that are promised."""
-    stop = Stop()
-    store = make_store(stop)
+    bounds = Bounds()
+    store = make_store(bounds)
     store.list("")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    stop.request(15)
+    bounds.stop.request(15)
     begun = now()
     for _ in range(3):
         with pytest.raises(StoreUnavailable, match="locked"):

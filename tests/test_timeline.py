@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from integration import timeline
-from integration.timeline import Event, Run, figures, html, lanes, summary, svg
+from integration.simulation import timeline
+from integration.simulation.drawing import html, svg
+from integration.simulation.timeline import Event, Run, figures, lanes, summary
 
 SVG = "{http://www.w3.org/2000/svg}"
 

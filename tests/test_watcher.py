@@ -22,7 +22,7 @@ def test_up_is_published_and_withdrawn_on_stop(bench: Bench) -> None:
     bench.answer = OK
     bench.start()
     wait_until(lambda: bench.hosts == ["host-a"])
-    bench.stop.request(15)
+    bench.bounds.stop.request(15)
     wait_until(lambda: bench.others.list("").records == ())
 
 
@@ -204,7 +204,7 @@ def test_a_stop_without_the_store_is_quick(bench: Bench) -> None:
 
     bench.store.list = away
     begun = now()
-    bench.stop.request(15)
+    bench.bounds.stop.request(15)
     assert bench.thread
     bench.thread.join(HANG)
     assert now() - begun < HANG / 2

@@ -21,7 +21,7 @@ from integration.support.work_alike import (
     error,
 )
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
 from service_monitor.node.watcher import Rhythm, Watcher
 from service_monitor.recipes.registry import Service
@@ -49,7 +49,7 @@ def there(serve: Serve) -> WorkAlike:
 
 @pytest.fixture
 def opened(there: WorkAlike) -> Iterator[DynamoStore]:
-    store = open_store(there.url, Stop(), {})
+    store = open_store(there.url, Bounds(), {})
     assert isinstance(store, DynamoStore)
     yield store
     store.close()
@@ -146,15 +146,15 @@ def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
     there: WorkAlike, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It saw its service up, could not write, and logged that it had deregistered."""
-    stop = Stop()
-    store = open_store(there.url, stop, {})
+    bounds = Bounds()
+    store = open_store(there.url, bounds, {})
 
     def probe() -> Result:
-        stop.request()
+        bounds.stop.request()
         return Result(True, "200 OK")
 
     with caplog.at_level(logging.INFO):
-        Watcher(store, Service("es", "b", "h"), Rhythm(0.1), probe, stop).run()
+        Watcher(store, Service("es", "b", "h"), Rhythm(0.1), probe, bounds).run()
     store.close()
     assert "the store refuses us, probing on: table nodes in r: Transact" in caplog.text
     assert "b is not registered and never was" in caplog.text
@@ -271,10 +271,10 @@ def test_an_outage_half_way_is_told_as_one(there: WorkAlike) -> None:
     """Who repeats it would not be told that the table is there."""
     made_in_the_end(there)
     there.answers["DescribeTimeToLive"] = error("InternalServerError", "oh", 500)
-    stop = Stop()
-    stop.limit(1.5)
-    with pytest.raises(StoreUnavailable, match=r"oh; not made: .* Made so far: table"):
-        init_table(there.url, stop)
+    bounds = Bounds()
+    why = pytest.raises(StoreUnavailable, match=r"oh; not made: .* Made so far: table")
+    with bounds.within(1.5), why:
+        init_table(there.url, bounds)
 
 
 def test_a_lack_half_way_says_what_was_made(
@@ -288,7 +288,7 @@ def test_a_lack_half_way_says_what_was_made(
 
     monkeypatch.setattr(dynamodb_table, "_is_cleaned_up", lack)
     with pytest.raises(LocalLack, match=r"memory; not made: .* Made so far: table"):
-        init_table(there.url, Stop())
+        init_table(there.url, Bounds())
 
 
 def test_what_may_not_be_made_is_not_said_to_be(there: WorkAlike) -> None:
@@ -296,13 +296,13 @@ def test_what_may_not_be_made_is_not_said_to_be(there: WorkAlike) -> None:
     made_in_the_end(there)
     there.answers["CreateTable"] = DENIED
     with pytest.raises(StoreRefused, match=r"CreateTable: Access.*: nothing$"):
-        init_table(there.url, Stop())
+        init_table(there.url, Bounds())
 
 
 def test_a_whole_service_gets_its_table(there: WorkAlike) -> None:
     """The question for transactions must not stand in the way."""
     made_in_the_end(there)
-    assert init_table(there.url, Stop()) == [MADE.removeprefix("Made so far: ")]
+    assert init_table(there.url, Bounds()) == [MADE.removeprefix("Made so far: ")]
 
 
 # other refusals

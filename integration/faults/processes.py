@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from integration.cluster import ending, environment
-from integration.support.etcd import uninterrupted
+from integration.support.cli import ending, environment
+from integration.support.interrupts import uninterrupted
 
 CLI = (sys.executable, "-m", "service_monitor")
 HANG = 60.0  # seconds until a command that should have ended counts as hung

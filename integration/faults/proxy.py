@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Self
 
-from integration.support.etcd import free_port
+from integration.support.ports import free_port
 
 CHUNK = 65536
 QUEUED = 64  # chunks held back in each direction of a connection, then it must wait

@@ -20,24 +20,20 @@ from pathlib import Path
 
 import click
 
-from integration import timeline
 from integration.faults.etcd_cluster import EtcdCluster, obstacle
-from integration.history.checker import (
-    BEGIN,
-    History,
-    Stay,
-    Violation,
-    check,
-    verdict,
-)
+from integration.history.checker import check, verdict
+from integration.history.lives import IN_A_TRANSACTION, STOPS, Settings
 from integration.history.recorder import Change, Event, write_lines
+from integration.history.relations import BEGIN, History, Stay
+from integration.history.rig import Rig
+from integration.history.rules import Violation
 from integration.history.store_faults import (
     ClusterFaults,
     DynamoFaults,
     FaultSource,
     SqliteFaults,
 )
-from integration.history.workload import IN_A_TRANSACTION, STOPS, Rig, Settings
+from integration.simulation import drawing, timeline
 from integration.support.dynamodb import start_dynamodb
 from integration.support.etcd import start_etcd
 
@@ -273,7 +269,7 @@ def picture(outcome: Outcome) -> str:
     told = "each node queues, starts, comes up and goes, again and again"
     over = [fault for fault in faults if begins <= fault.start <= begins + DRAWN]
     run = timeline.Run(f"{label}, {DRAWN:g} s of it", drawn, told, over)
-    page = timeline.html([run], "The lease under fire")
+    page = drawing.html([run], "The lease under fire")
     text = f"<pre>{escape(report(outcome))}</pre>"
     return page.replace("</h1>", f"</h1>\n{text}", 1)
 

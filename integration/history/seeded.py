@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service_monitor.errors import Conflict, RecordGone
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.node import watcher
 from service_monitor.recipes import acquire, discovery, lease, registry
 from service_monitor.recipes.queue import Queue, read_queue
@@ -161,8 +161,10 @@ def deadline_from_reply() -> None:
 def lost_wakeup() -> None:
     """A waiter does not wake when its turn comes, it looks again some time later."""
 
-    def sleep(store: Store, waiting: lease.Waiting, left: float, stop: Stop) -> None:
-        stop.wait(min(2.5, left))
+    def sleep(
+        store: Store, waiting: lease.Waiting, left: float, bounds: Bounds
+    ) -> None:
+        bounds.stop.wait(min(2.5, left))
 
     _set(acquire, "_wait", sleep)
 

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 from integration.faults.etcd_cluster import EtcdCluster
 from integration.faults.proxy import Proxy
-from integration.history.observer import Etcd3Observer, Observer
+from integration.history.etcd_observer import Etcd3Observer
+from integration.history.observer import Observer
 from integration.support.dynamodb import FAULTS, DynamoDB
 
 Mend = Callable[[], bool]

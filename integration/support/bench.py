@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.support.commands import HANG
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
 from service_monitor.node.watcher import Rhythm, Watcher
 from service_monitor.recipes.discovery import up_hosts
@@ -24,9 +24,9 @@ class Bench:
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
-        self.stop = Stop()
-        self.store: Any = SqliteStore(self.path, self.stop)
-        self.others = SqliteStore(self.path, Stop())
+        self.bounds = Bounds()
+        self.store: Any = SqliteStore(self.path, self.bounds)
+        self.others = SqliteStore(self.path, Bounds())
         self.answers: list[Result] = []
         self.answer = BAD
         self.on_probe: Callable[[], object] = lambda: None
@@ -41,7 +41,7 @@ class Bench:
         service = Service("es", "a", "host-a", ttl)
         settings = {"interval": 0.05, **rhythm}
         self.watcher = Watcher(
-            self.store, service, Rhythm(**settings), self.probe, self.stop
+            self.store, service, Rhythm(**settings), self.probe, self.bounds
         )
         return self.watcher
 
@@ -50,7 +50,7 @@ class Bench:
         self.thread.start()
 
     def end(self) -> None:
-        self.stop.request(15)
+        self.bounds.stop.request(15)
         if self.thread:
             self.thread.join(HANG)
             assert not self.thread.is_alive()

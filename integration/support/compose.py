@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from integration import images
-from integration.support.etcd import LABELS, uninterrupted
+from integration.support.engine import LABELS
+from integration.support.interrupts import uninterrupted
 from integration.support.recipes import pasted
 
 ROOT = images.ROOT

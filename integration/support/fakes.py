@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from service_monitor.errors import Conflict, RecordGone, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
@@ -25,9 +25,11 @@ class Clock:
         self.time += seconds
 
 
-def memory_store(clock: Callable[[], float], stop: Stop | None = None) -> SqliteStore:
+def memory_store(
+    clock: Callable[[], float], bounds: Bounds | None = None
+) -> SqliteStore:
     """Return a store of this process alone; the real one, on a database in memory."""
-    return SqliteStore(":memory:", stop or Stop(), clock=clock, boot=lambda: "boot")
+    return SqliteStore(":memory:", bounds or Bounds(), clock=clock, boot=lambda: "boot")
 
 
 class FlakyStore:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.etcd.endpoints import Access, Endpoint
 from service_monitor.stores.etcd.v3 import Etcd3Store
 
@@ -97,9 +97,9 @@ class Gateway:
         threading.Thread(target=self._server.serve_forever, args=(0.05,)).start()
         self.endpoint = Endpoint("http", "127.0.0.1", self._server.server_address[1])
 
-    def store(self, stop: Stop | None = None, **access: Any) -> Etcd3Store:
+    def store(self, bounds: Bounds | None = None, **access: Any) -> Etcd3Store:
         access = {"user": "u", "password": "s3cret", **access}
-        return Etcd3Store([self.endpoint], Access(**access), stop or Stop())
+        return Etcd3Store([self.endpoint], Access(**access), bounds or Bounds())
 
     @property
     def logins(self) -> int:

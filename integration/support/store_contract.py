@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 
 from service_monitor.errors import Conflict, KeyExists, RecordGone, Stopped
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
@@ -341,10 +341,10 @@ def test_wait_ends_at_its_timeout(make_store: MakeStore, label: str) -> None:
 
 def test_wait_ends_at_once_on_stop(make_store: MakeStore, label: str) -> None:
     """systemd would wait for its stop timeout and then kill."""
-    stop = Stop()
-    store = make_store(stop)
+    bounds = Bounds()
+    store = make_store(bounds)
     snapshot = store.list(f"{label}/")
-    threading.Timer(0.3, stop.request).start()
+    threading.Timer(0.3, bounds.stop.request).start()
     begun = now()
     with pytest.raises(Stopped):
         store.wait(f"{label}/", snapshot, HANG)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from integration.history.checker import Rules, check
+from integration.history.checker import check
 from integration.history.recorder import Change, Event
+from integration.history.relations import Rules
 
 LEASE = 10.0
 TTL = 3.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.stub import Stubber
 
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record
 from service_monitor.stores.dynamodb.aws import Place
 from service_monitor.stores.dynamodb.store import DynamoStore
@@ -34,9 +34,9 @@ COUNTER = {"n": {"N": "4"}, "last_label": {"S": "es"}, "last_key": {"S": "lease/
 class StubbedService:
     """The answers that DynamoDB is going to give, in this order."""
 
-    def __init__(self, stop: Stop, prefix: str = "") -> None:
-        self.stop = stop
-        self.store = DynamoStore(Place("es", prefix, "eu-central-1"), stop)
+    def __init__(self, bounds: Bounds, prefix: str = "") -> None:
+        self.bounds = bounds
+        self.store = DynamoStore(Place("es", prefix, "eu-central-1"), bounds)
         self.store._transactions.known = True
         self._client = self.store._aws._connect()
         self.stub = Stubber(self._client)

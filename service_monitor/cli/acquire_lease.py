@@ -12,8 +12,9 @@ from service_monitor.cli.leasing import request_of
 from service_monitor.cli.manual import REFUSED, Command
 from service_monitor.cli.opening import opened
 from service_monitor.cli.options import option
+from service_monitor.cli.process import Process
 from service_monitor.cli.watching import notifier_of
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE
 
 
 @click.command(
@@ -41,7 +42,7 @@ from service_monitor.net.calls import STOP_GRACE, Stop
 @options.store
 @options.log_level
 @click.pass_obj
-def acquire_lease(stop: Stop, /, **given: Any) -> None:
+def acquire_lease(process: Process, /, **given: Any) -> None:
     """Wait for this node's turn to start.
 
     First come, first served. The lease outlives this command: `watch` releases it when
@@ -56,16 +57,18 @@ def acquire_lease(stop: Stop, /, **given: Any) -> None:
     from service_monitor.recipes.seen import seen_host
 
     new_request = request_of(given)
-    with opened(given, stop) as store:
+    with opened(given, process.bounds) as store:
         host, known = seen_host(given["host"], store.local_address)
         published = given["host"] is not None
         request = replace(new_request(host), known=known, published=published)
         notifier = notifier_of(given)
-        lease = acquire(store, request, given["acquire_timeout"], stop, notifier)
+        lease = acquire(
+            store, request, given["acquire_timeout"], process.bounds, notifier
+        )
         if given["print_token"]:
             try:
                 click.echo(str(lease.token))
             except OSError:  # with no exit code but 0 may anything stay behind
-                stop.limit(STOP_GRACE)
-                store.delete(lease.record)
+                with process.bounds.within(STOP_GRACE):
+                    store.delete(lease.record)
                 raise

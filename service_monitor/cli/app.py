@@ -16,14 +16,17 @@ from service_monitor import DISTRIBUTION
 from service_monitor.cli.acquire_lease import acquire_lease
 from service_monitor.cli.hosts import hosts
 from service_monitor.cli.init_store import init_store
+from service_monitor.cli.process import Process
 from service_monitor.cli.release_lease import release_lease
 from service_monitor.cli.run import run
 from service_monitor.cli.status import status
 from service_monitor.cli.twins import Twin
 from service_monitor.cli.watch import watch
 from service_monitor.errors import ServiceMonitorError, Stopped, describe
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
+from service_monitor.net.stop import Stop
+from service_monitor.node.ending import Ending
 from service_monitor.text import forget_hidden, printable
 
 LONGEST = 1000
@@ -58,10 +61,15 @@ for _command in watch, run, hosts, acquire_lease, release_lease, status, init_st
     cli.add_command(_command)
 
 
-def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    stop: Stop | None = None,
+    ending: Ending | None = None,
+) -> int:
     """Run one command and return its exit code; `stop` ends it as a signal would.
 
-    Never raises, and never prints a traceback for what a user can cause.
+    Blocks for as long as the command runs. Never raises, and never prints a traceback
+    for what a user can cause.
     """
     stop = stop or Stop()
     forget_hidden()
@@ -69,7 +77,7 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
         result = cli.main(
             args=None if argv is None else list(argv),
             prog_name="service-monitor",
-            obj=stop,
+            obj=Process(Bounds(stop), ending or Ending()),
             standalone_mode=False,
         )
     except click.exceptions.NoArgsIsHelpError as error:

@@ -11,7 +11,7 @@ from service_monitor.cli import options, values
 from service_monitor.cli.manual import STORE_FAILED, Command
 from service_monitor.cli.opening import opened
 from service_monitor.cli.options import option
-from service_monitor.net.calls import Stop
+from service_monitor.cli.process import Process
 
 
 @click.command(
@@ -53,7 +53,7 @@ from service_monitor.net.calls import Stop
 @options.store
 @options.log_level
 @click.pass_obj
-def hosts(stop: Stop, /, **given: Any) -> None:
+def hosts(process: Process, /, **given: Any) -> None:
     """Print the hosts that are up: whom to join.
 
     Each once, naturally sorted; as HOST:PORT where a port is registered. No host is an
@@ -69,10 +69,12 @@ def hosts(stop: Stop, /, **given: Any) -> None:
     from service_monitor.records import hosts_prefix
 
     label = given["label"]
-    with opened(given, stop) as store:
+    with opened(given, process.bounds) as store:
         if given["wait"]:
             count, timeout = given["wait"], given["timeout"]
-            listed = wait_for_hosts(store, label, count, timeout, stop, given["port"])
+            listed = wait_for_hosts(
+                store, label, count, timeout, process.bounds, given["port"]
+            )
         else:
             records = store.list(hosts_prefix(label)).records
             listed = up_hosts(records, given["port"])

@@ -10,7 +10,7 @@ from service_monitor.cli import options
 from service_monitor.cli.manual import STORE_FAILED, Command
 from service_monitor.cli.opening import explained
 from service_monitor.cli.options import option
-from service_monitor.net.calls import Stop
+from service_monitor.cli.process import Process
 from service_monitor.stores.opening import prepare_store
 
 
@@ -19,7 +19,7 @@ from service_monitor.stores.opening import prepare_store
 @options.store
 @options.log_level
 @click.pass_obj
-def init_store(stop: Stop, /, **given: Any) -> None:
+def init_store(process: Process, /, **given: Any) -> None:
     """Make what the store needs before its first use.
 
     For DynamoDB that is the table. All other stores need nothing. To repeat it does no
@@ -30,7 +30,7 @@ def init_store(stop: Stop, /, **given: Any) -> None:
       service-monitor init-store --store='dynamodb://nodes?region=eu-central-1'
     """
     with explained(given):
-        made = prepare_store(given["store"], stop, dry_run=given["dry_run"])
+        made = prepare_store(given["store"], process.bounds, dry_run=given["dry_run"])
     for line in made:
         click.echo(f"{'would make' if given['dry_run'] else 'made'} {line}")
     if not made:

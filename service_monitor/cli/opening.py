@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from service_monitor.errors import StoreRefused, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
@@ -20,16 +20,17 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def opened(given: dict[str, Any], stop: Stop) -> Iterator[Store]:
+def opened(given: dict[str, Any], bounds: Bounds) -> Iterator[Store]:
     """Open the store of the command, after the other options were checked."""
-    store = open_store(given["store"], stop)
+    store = open_store(given["store"], bounds)
     _warn(given)
     try:
         with explained(given):
-            stop.check()
+            bounds.stop.check()
             yield store
     finally:
-        store.close()
+        with bounds.within_the_last():
+            store.close()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from service_monitor.cli import options, values
 from service_monitor.cli.manual import STORE_FAILED, Command
 from service_monitor.cli.opening import opened
 from service_monitor.cli.options import option
-from service_monitor.net.calls import Stop
+from service_monitor.cli.process import Process
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 @options.store
 @options.log_level
 @click.pass_obj
-def release_lease(stop: Stop, /, **given: Any) -> None:
+def release_lease(process: Process, /, **given: Any) -> None:
     """Give a lease back by hand.
 
     For a start that failed, or a service without a `watch`.
@@ -49,7 +49,7 @@ def release_lease(stop: Stop, /, **given: Any) -> None:
 
     service_id = given["service_id"] or values.own_name()
     label, token, force = given["label"], given["token"], given["force"]
-    with opened(given, stop) as store:
+    with opened(given, process.bounds) as store:
         done = release(store, label, service_id, token, force=force)
     said = "released the lease of" if done else "no lease to release of"
     log.info("label %s: %s %s", label, said, service_id)

@@ -11,8 +11,8 @@ from service_monitor.cli.leasing import request_of
 from service_monitor.cli.manual import REFUSED, Command
 from service_monitor.cli.opening import opened
 from service_monitor.cli.options import option
+from service_monitor.cli.process import Process
 from service_monitor.cli.watching import notifier_of, watching
-from service_monitor.net.calls import Stop
 
 
 @click.command(
@@ -49,7 +49,7 @@ from service_monitor.net.calls import Stop
 @options.log_level
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def run(stop: Stop, /, **given: Any) -> int:
+def run(process: Process, /, **given: Any) -> int:
     """Start COMMAND when it is its turn, and watch it.
 
     Acquires the lease, starts COMMAND, releases the lease as soon as that is up, and
@@ -65,12 +65,12 @@ def run(stop: Stop, /, **given: Any) -> int:
     from service_monitor.node.runner import Plan, Runner
 
     command, notifier = given["command"], notifier_of(given)
-    stop.also = given["stop_signal"]
+    process.ending.also_stops = given["stop_signal"]
     on_lost: str | None = given["on_lease_lost"]
     find(command[0])
-    new_watcher = watching(given, stop, notifier)
+    new_watcher = watching(given, process.bounds, notifier)
     new_request = request_of(given, stays=True)
-    with opened(given, stop) as store:
+    with opened(given, process.bounds) as store:
         watcher = new_watcher(store)
         plan = Plan(
             command,
@@ -82,4 +82,7 @@ def run(stop: Stop, /, **given: Any) -> int:
             stop_alone=given["stop_whom"] == "command",
         )
         request = new_request(watcher.service.host)
-        return Runner(store, request, plan, watcher, stop, notifier).run()
+        runner = Runner(
+            store, request, plan, watcher, process.bounds, process.ending, notifier
+        )
+        return runner.run()

@@ -11,7 +11,7 @@ from service_monitor.cli import options, values
 from service_monitor.cli.manual import STORE_FAILED, Command
 from service_monitor.cli.opening import opened
 from service_monitor.cli.options import option
-from service_monitor.net.calls import Stop
+from service_monitor.cli.process import Process
 
 
 @click.command(cls=Command, exits={0: "printed"} | STORE_FAILED)
@@ -28,7 +28,7 @@ from service_monitor.net.calls import Stop
 @options.store
 @options.log_level
 @click.pass_obj
-def status(stop: Stop, /, **given: Any) -> None:
+def status(process: Process, /, **given: Any) -> None:
     """Show services, lease holders and waiters.
 
     Services with their state and its reason; who holds a lease or waits for one, with
@@ -40,7 +40,7 @@ def status(stop: Stop, /, **given: Any) -> None:
     """
     from service_monitor.recipes.status import gather, render
 
-    with opened(given, stop) as store:
+    with opened(given, process.bounds) as store:
         found = gather(store, given["label"])
     as_json = given["format_"] == "json"
     click.echo(json.dumps(found, indent=2) if as_json else render(found))

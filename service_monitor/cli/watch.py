@@ -11,9 +11,9 @@ import click
 from service_monitor.cli import options
 from service_monitor.cli.manual import Command
 from service_monitor.cli.opening import opened
+from service_monitor.cli.process import Process
 from service_monitor.cli.watching import notifier_of, watching
 from service_monitor.errors import Stopped
-from service_monitor.net.calls import Stop
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 @options.store
 @options.log_level
 @click.pass_obj
-def watch(stop: Stop, /, **given: Any) -> None:
+def watch(process: Process, /, **given: Any) -> None:
     """Probe a service, publish its state, pass the turn on.
 
     Up means 2xx. A service that is up is listed by `hosts`; the startup lease of this
@@ -38,8 +38,8 @@ def watch(stop: Stop, /, **given: Any) -> None:
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
     """
     notifier = notifier_of(given)
-    new_watcher = watching(given, stop, notifier, apart=True)
-    with suppress(Stopped), opened(given, stop) as store:
+    new_watcher = watching(given, process.bounds, notifier, apart=True)
+    with suppress(Stopped), opened(given, process.bounds) as store:
         watcher = new_watcher(store)
         watcher.run()
         if watcher.holds:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from service_monitor.cli import values
 from service_monitor.errors import ConfigError
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.node.notify import Notifier
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration
@@ -27,7 +27,7 @@ def notifier_of(given: dict[str, Any]) -> Notifier:
 
 
 def watching(
-    given: dict[str, Any], stop: Stop, notifier: Notifier, *, apart: bool = False
+    given: dict[str, Any], bounds: Bounds, notifier: Notifier, *, apart: bool = False
 ) -> Callable[[Store], Watcher]:
     """Check what there is to watch; return what watches it once the store is open.
 
@@ -59,7 +59,7 @@ def watching(
 
     def watcher(store: Store) -> Watcher:
         host = host_to_publish(
-            given["host"], url.host, store, stop, notifier, beside=apart
+            given["host"], url.host, store, bounds.stop, notifier, beside=apart
         )
         port = given["advertise_port"]
         place = with_port(host, port)
@@ -67,10 +67,10 @@ def watching(
             "label %s: watching %s at %s as host %s", label, service_id, url, place
         )
         service = Service(label, service_id, host, ttl, info, port)
-        probe = new_probe(target, stop)
+        probe = new_probe(target, bounds)
         if apart:
             probe = with_hint(probe, url.host)
-        return Watcher(store, service, rhythm, probe, stop, notifier)
+        return Watcher(store, service, rhythm, probe, bounds, notifier)
 
     return watcher
 

@@ -1,4 +1,4 @@
-"""One deadline for a whole blocking call, and one way to ask the process to stop.
+"""One deadline for a whole blocking call, whatever it blocks in.
 
 A socket timeout bounds each read, not the call: a server that drips a byte a second, or
 a resolver that hangs, is bounded by neither (measured: `requests` with `timeout=2`
@@ -8,15 +8,17 @@ thread of its own, and at the deadline its sockets are shut down under it.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Generic, TypeVar
 
-from service_monitor.errors import Stopped
 from service_monitor.net.lacks import lack_in, start_thread
+from service_monitor.net.stop import Stop
 from service_monitor.timing import now
 
 T = TypeVar("T")
@@ -28,80 +30,60 @@ IN_FLIGHT = 0.5
 """Seconds of these for a call that was under way then; the rest is for undoing it."""
 
 
-class Stop:
-    """A request to end, by a signal or a test; and the command's own deadline.
+class Bounds:
+    """How long blocking calls may take: by the stop, and by the scope they are in.
 
-    No bounded call outlasts either: after `limit` seconds they time out, and once the
-    end was requested they have `STOP_GRACE` seconds left together.
+    Once the stop was requested all calls together have `grace` seconds left. A scope
+    bounds the calls of the thread that opened it, and of threads started in it.
     """
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.signals = 0
-        self.patience = STOP_GRACE + 1
-        """Seconds after a signal until the process is ended by force."""
-        self.last_act: Callable[[], None] = lambda: None
-        """What is done just before that."""
-        self.pass_on: Callable[[int], bool] = lambda _: False
-        """Takes a signal that is COMMAND's own; tells whether COMMAND runs."""
-        self.leave: Callable[[int], None] = lambda code: None
-        """Ends the process with an exit code, where it is one of its own."""
-        self.also: int | None = None
-        """One of those that is to be a stop all the same."""
-        self._deadline = float("inf")
-        self._at: float | None = None
-        self._lock = threading.Lock()
-        self._wakers: set[threading.Event] = set()
+    def __init__(self, stop: Stop | None = None, grace: float = STOP_GRACE) -> None:
+        self.stop = stop or Stop()
+        self._grace = grace
+        # Contexts keep such variables for ever: a process makes one of these.
+        self._end = ContextVar("end", default=math.inf)
+        self._last_end = ContextVar("last_end", default=math.inf)
 
-    def request(self, signal: int | None = None) -> None:
-        """Ask for the end; the first request counts, later ones change nothing."""
-        with self._lock:
-            self.signals += signal is not None
-            if self._at is None:
-                self.signal, self._at = signal, now()
-            for waker in self._wakers:
-                waker.set()
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let no call in this scope go on for more than `seconds` from now.
 
-    @property
-    def requested(self) -> bool:
-        """Tell whether the end was asked for."""
-        return self._at is not None
+        In a scope within another one the nearer end counts.
+        """
+        end = min(self._end.get(), now() + seconds)
+        with self._until(end):
+            yield
 
-    def check(self) -> None:
-        """Raise `Stopped` if the end was asked for."""
-        if self.requested:
-            raise Stopped("stopped by a signal")
+    @contextmanager
+    def within_the_last(self) -> Iterator[None]:
+        """Open a scope that ends when the one should have that this thread left last.
 
-    def resume(self) -> None:
-        """Let calls go on after the request was obeyed; the next one counts anew."""
-        with self._lock:
-            self._at, self._deadline = None, float("inf")
+        So what closes the store after a command shares the seconds of what undid the
+        command. It does not bound anything where there was no scope.
+        """
+        with self._until(min(self._end.get(), self._last_end.get())):
+            yield
 
-    def limit(self, seconds: float) -> None:
-        """Let no call go on for more than `seconds` from now."""
-        self._deadline = now() + seconds
+    @contextmanager
+    def _until(self, end: float) -> Iterator[None]:
+        before = self._end.set(end)
+        try:
+            yield
+        finally:
+            self._end.reset(before)
+            self._last_end.set(end)
 
     def time_left(self) -> float:
-        """Return the seconds that calls may still take."""
-        grace = float("inf") if self._at is None else self._at + STOP_GRACE
-        return min(self._deadline, grace) - now()
+        """Return the seconds that calls of this thread may still take, maybe below 0;
+        infinity if nothing bounds them."""
+        at = self.stop.requested_at
+        grace = math.inf if at is None else at + self._grace
+        return min(self._end.get(), grace) - now()
 
     def in_flight_left(self) -> float:
-        """Return the seconds that a call begun before the request may still take."""
-        return float("inf") if self._at is None else self._at + IN_FLIGHT - now()
-
-    def wait(self, seconds: float, waker: threading.Event | None = None) -> None:
-        """Sleep up to `seconds`, or until the request or until `waker` is set."""
-        waker = waker or threading.Event()
-        with self._lock:
-            if self._at is not None:
-                return
-            self._wakers.add(waker)
-        try:
-            waker.wait(max(0.0, seconds))
-        finally:
-            with self._lock:
-                self._wakers.discard(waker)
+        """Return the seconds that a call begun before the stop may still take."""
+        at = self.stop.requested_at
+        return math.inf if at is None else at + IN_FLIGHT - now()
 
 
 class _Call(Generic[T]):
@@ -179,7 +161,7 @@ def adopt(sock: socket.socket) -> None:
 
 
 def bounded(
-    function: Callable[[], T], seconds: float, stop: Stop, *, waits: bool = False
+    function: Callable[[], T], seconds: float, bounds: Bounds, *, waits: bool = False
 ) -> T:
     """Run `function` for at most `seconds`, whatever it blocks in.
 
@@ -189,8 +171,8 @@ def bounded(
     began after the request, what is left of `STOP_GRACE`: a write on its way can be
     learned of, and there is time to undo it.
     """
-    deadline = now() + seconds
-    over = stop.time_left() <= 0
+    stop, deadline = bounds.stop, now() + seconds
+    over = bounds.time_left() <= 0
     if waits or over:
         stop.check()
     if over:
@@ -198,9 +180,9 @@ def bounded(
     cleaning_up = stop.requested
     call = _Call(function)
     while not call.finished:
-        left = min(deadline - now(), stop.time_left())
+        left = min(deadline - now(), bounds.time_left())
         if not cleaning_up:
-            left = min(left, stop.in_flight_left())
+            left = min(left, bounds.in_flight_left())
         if left <= 0 or (waits and stop.requested):
             call.abort()
             if waits or deadline > now():  # else another endpoint may be tried

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 
 from service_monitor.errors import LocalLack, causes
 
@@ -38,12 +39,14 @@ _MARGIN = 4
 
 
 def start_thread(function: Callable[[], None]) -> None:
-    """Run it beside all else; it does not keep the process from ending.
+    """Run it in a thread of its own, which does not keep the process from ending.
 
-    Raises `LocalLack` at the limit of threads and processes.
+    The thread inherits what bounds the calls of the one that starts it. Raises
+    `LocalLack` at the limit of threads and processes.
     """
+    run = copy_context().run
     try:
-        threading.Thread(target=function, daemon=True).start()
+        threading.Thread(target=run, args=(function,), daemon=True).start()
     except RuntimeError as error:
         raise _no_thread() from error
 

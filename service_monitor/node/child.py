@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from service_monitor.errors import CannotStart, LocalLack
-from service_monitor.net.calls import Stop
 from service_monitor.net.lacks import lack_in, start_thread
+from service_monitor.net.stop import Stop
 from service_monitor.node.executable import MISSING, REFUSED, find
 from service_monitor.node.signals import for_command
 from service_monitor.timing import format_duration, now

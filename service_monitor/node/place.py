@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from service_monitor.errors import StoreRefused, StoreUnavailable
-from service_monitor.net.calls import Stop
+from service_monitor.net.stop import Stop
 from service_monitor.node.advertise import advertised_host
 from service_monitor.node.notify import Notifier
 from service_monitor.recipes.trouble import FAILURES, told

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from service_monitor.errors import LocalLack, describe
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import connect
 from service_monitor.net.lacks import lack_in
 from service_monitor.net.zones import carry_zone
@@ -52,13 +52,13 @@ class Target:
     """Whether the certificate is not checked at all."""
 
 
-def new_probe(target: Target, stop: Stop) -> Probe:
+def new_probe(target: Target, bounds: Bounds) -> Probe:
     """Return the probe for the URL's scheme; it blocks up to the target's timeout."""
     once = _tcp(target) if target.url.scheme == "tcp" else _http(target)
 
     def probe() -> Result:
         try:
-            ok, reason = bounded(once, target.timeout, stop, waits=True)
+            ok, reason = bounded(once, target.timeout, bounds, waits=True)
         except TimeoutError:
             ok, reason = False, f"no answer within {format_duration(target.timeout)}"
         except (LocalLack, OSError) as error:

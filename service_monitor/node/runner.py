@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from contextlib import suppress
@@ -17,9 +16,10 @@ from service_monitor.errors import (
     Stopped,
     StoreRefused,
 )
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.net.lacks import start_thread
 from service_monitor.node.child import KILL_WAIT, Child
+from service_monitor.node.ending import Ending
 from service_monitor.node.notify import Notifier
 from service_monitor.node.signals import for_command
 from service_monitor.node.watcher import Watcher
@@ -70,14 +70,17 @@ class Runner:
         request: Request,
         plan: Plan,
         watcher: Watcher,
-        stop: Stop,
+        bounds: Bounds,
+        ending: Ending,
         notifier: Notifier,
     ) -> None:
         self._store = store
         self._request = request
         self._plan = plan
         self._watcher = watcher
-        self._stop = stop
+        self._bounds = bounds
+        self._stop = bounds.stop
+        self._ending = ending
         self._notifier = notifier
         self._lost = False
         self._founds = False
@@ -94,7 +97,6 @@ class Runner:
         stays in the store.
         """
         lease = self._acquire()
-        self._stop.limit(math.inf)
         try:
             child = self._start(lease)
             try:
@@ -105,8 +107,8 @@ class Runner:
                     self._watcher.withdraw()
         finally:
             self._watcher.let_go()
-            self._stop.limit(STOP_GRACE)
-            self._give_back(lease)
+            with self._bounds.within(STOP_GRACE):
+                self._give_back(lease)
         if self._lost or child.code is None:
             return LeaseLost.exit_code
         return child.code
@@ -118,7 +120,7 @@ class Runner:
                 self._store,
                 request,
                 plan.acquire_timeout,
-                self._stop,
+                self._bounds,
                 self._notifier,
                 self._arrival,
             )
@@ -152,9 +154,9 @@ class Runner:
         log.info("starting %s; to join: %s", plan.command[0], whom)
         # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
-        self._stop.patience = plan.drain + plan.stop_timeout + ours
+        self._ending.forced_after = plan.drain + plan.stop_timeout + ours
         child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
-        self._stop.last_act, self._stop.pass_on = child.kill, child.send
+        self._ending.last_act, self._ending.pass_on = child.kill, child.send
         self._started = True
         if self._gone:
             self._lose()
@@ -180,9 +182,9 @@ class Runner:
         self._stop.request()
 
         def end() -> None:
-            time.sleep(self._stop.patience)
-            self._stop.last_act()
-            self._stop.leave(code)
+            time.sleep(self._ending.forced_after)
+            self._ending.last_act()
+            self._ending.leave(code)
 
         with suppress(LocalLack):  # no thread for it
             start_thread(end)
@@ -245,7 +247,7 @@ class Runner:
         hurried = stop.signals > 1
         stop.resume()
         self._notifier.stopping()
-        self._notifier.extend(stop.patience)
+        self._notifier.extend(self._ending.forced_after)
         if stop.signal and self._watcher.was_up and not hurried:
             until = now() + plan.drain
             while child.code is None and not stop.requested and now() < until:

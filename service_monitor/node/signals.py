@@ -12,7 +12,8 @@ from service_monitor.node.leaving import leave
 
 TYPE_CHECKING = False  # `typing` is slow, too
 if TYPE_CHECKING:
-    from service_monitor.net.calls import Stop
+    from service_monitor.net.stop import Stop
+    from service_monitor.node.ending import Ending
 
 STOPS = frozenset(
     {
@@ -52,7 +53,7 @@ def block() -> frozenset[int]:
     return frozenset(heeded)
 
 
-def obey(stop: Stop, heeded: frozenset[int]) -> None:
+def obey(stop: Stop, ending: Ending, heeded: frozenset[int]) -> None:
     """Take signals, for ever; end the process if a stop takes too long."""
     first, end = 0, float("inf")
     while not first or time.monotonic() < end:
@@ -60,24 +61,24 @@ def obey(stop: Stop, heeded: frozenset[int]) -> None:
             taken = signal.sigtimedwait(heeded, max(0.0, end - time.monotonic()))
         else:
             taken = signal.sigwaitinfo(heeded)
-        if taken is None or not _is_stop(taken, stop):
+        if taken is None or not _is_stop(taken, ending):
             continue
         stop.request(taken.si_signo)
         if not first:
             # That long it takes only for what is not ours: a full pipe, a disk.
-            first, end = taken.si_signo, time.monotonic() + stop.patience
-    stop.last_act()
+            first, end = taken.si_signo, time.monotonic() + ending.forced_after
+    ending.last_act()
     leave(128 + first)
 
 
-def _is_stop(taken: signal.struct_siginfo, stop: Stop) -> bool:
+def _is_stop(taken: signal.struct_siginfo, ending: Ending) -> bool:
     """Tell whether it is one; what is COMMAND's is passed on."""
     number = taken.si_signo
     # From the kernel itself, and not by kill: a window was resized.
     resized = number == signal.SIGWINCH and taken.si_code > 0
-    if number in STOPS or number == stop.also:
+    if number in STOPS or number == ending.also_stops:
         return not resized
-    return not (stop.pass_on(number) or resized)
+    return not (ending.pass_on(number) or resized)
 
 
 def for_command(number: int | None) -> int:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from service_monitor.errors import Conflict, Stopped
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.node.holding import Holding
 from service_monitor.node.notify import Notifier
 from service_monitor.node.probe import Probe
@@ -58,7 +58,7 @@ class Watcher:
         service: Service,
         rhythm: Rhythm,
         probe: Probe,
-        stop: Stop,
+        bounds: Bounds,
         notifier: Notifier | None = None,
     ) -> None:
         self.was_up = False
@@ -71,7 +71,8 @@ class Watcher:
         self.service = service
         self._rhythm = rhythm
         self._probe = probe
-        self._stop = stop
+        self._bounds = bounds
+        self._stop = bounds.stop
         self._notifier = notifier or Notifier()
         self._holding: Holding | None = None
         self._nonce: str | None = None  # of the one acquisition that is ours
@@ -301,9 +302,10 @@ class Watcher:
 
     def withdraw(self) -> None:
         """Deregister. Never raises."""
-        self._stop.limit(STOP_GRACE)
         try:
-            if self._publisher.withdraw():
+            with self._bounds.within(STOP_GRACE):
+                withdrawn = self._publisher.withdraw()
+            if withdrawn:
                 log.info("deregistered %s", self.service.service_id)
                 return
         except (*FAILURES, Stopped) as error:

@@ -12,7 +12,7 @@ from service_monitor.errors import (
     Stopped,
     StoreRefused,
 )
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.recipes import queue
 from service_monitor.recipes.arrival import PATIENCE, Arrival, awaiting
 from service_monitor.recipes.lease import Contender, Lease, Request, Waiting
@@ -35,7 +35,7 @@ def acquire(
     store: Store,
     request: Request,
     timeout: float,
-    stop: Stop,
+    bounds: Bounds,
     reporter: Reporter | None = None,
     arrival: Arrival | None = None,
 ) -> Lease:
@@ -50,8 +50,7 @@ def acquire(
     us before it ever let us queue: no waiting lifts that. Then nothing of ours stays in
     the store.
     """
-    deadline = now() + timeout
-    stop.limit(timeout + _LAST_LOOK)
+    stop, deadline = bounds.stop, now() + timeout
     diary, reporter = _Diary(request), reporter or Silent()
 
     def check() -> None:
@@ -65,7 +64,8 @@ def acquire(
         stop.check()
         while True:
             try:
-                outcome = contender.step()
+                with bounds.within(deadline + _LAST_LOOK - now()):
+                    outcome = contender.step()
                 queued = True
                 if isinstance(outcome, Lease):
                     stop.check()
@@ -76,16 +76,17 @@ def acquire(
                         outcome.token,
                         format_duration(outcome.end - now()),
                     )
-                    if request.stays or _settle(arrival, outcome, stop, reporter):
+                    if request.stays or _settle(arrival, outcome, bounds, reporter):
                         return outcome
-                    stop.limit(max(0.0, deadline - now()) + _LAST_LOOK)
-                    contender.missed()
+                    with bounds.within(max(0.0, deadline - now()) + _LAST_LOOK):
+                        contender.missed()
                 else:
                     diary.note(outcome)
                 over = now() >= deadline
                 if not over and isinstance(outcome, Waiting):
                     reporter.queued(diary.summary())
-                    _wait(store, outcome, deadline - now(), stop)
+                    with bounds.within(deadline + _LAST_LOOK - now()):
+                        _wait(store, outcome, deadline - now(), bounds)
                     diary.recovered()
             except FAILURES as error:
                 if isinstance(error, StoreRefused) and not queued:
@@ -101,9 +102,9 @@ def acquire(
             if over:
                 raise diary.verdict(timeout)
     except BaseException:
-        stop.limit(STOP_GRACE)
         try:
-            contender.leave()
+            with bounds.within(STOP_GRACE):
+                contender.leave()
         except (*FAILURES, Stopped) as error:
             if unsure or not refused:  # else there is none, and the error says why
                 log.warning(
@@ -114,17 +115,17 @@ def acquire(
         raise
 
 
-def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> bool:
+def _settle(arrival: Arrival, lease: Lease, bounds: Bounds, reporter: Reporter) -> bool:
     """Wait until the others that are up have shown that they live, or have lapsed.
 
     Return whether the lease is still good then. No call outlasts half of it.
     """
-    end = min(now() + PATIENCE, (now() + lease.end) / 2)
-    stop.limit(end - now())
+    stop, end = bounds.stop, min(now() + PATIENCE, (now() + lease.end) / 2)
     trouble = Trouble("trying on")
     while now() < end:
         try:
-            unsure = arrival.unsure(lease)
+            with bounds.within(end - now()):
+                unsure = arrival.unsure(lease)
             trouble.over()
         except FAILURES as error:
             trouble.met(error)
@@ -139,12 +140,12 @@ def _settle(arrival: Arrival, lease: Lease, stop: Stop, reporter: Reporter) -> b
     return now() < lease.deadline
 
 
-def _wait(store: Store, waiting: Waiting, left: float, stop: Stop) -> None:
+def _wait(store: Store, waiting: Waiting, left: float, bounds: Bounds) -> None:
     started = now()
     patience = max(0.0, min(waiting.patience, left))
     store.wait(waiting.obstacle, waiting.snapshot, patience, gone=waiting.gone)
     if now() - started < _PACE:
-        stop.wait(_PACE)
+        bounds.stop.wait(_PACE)
 
 
 class _Diary:

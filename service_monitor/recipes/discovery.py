@@ -11,7 +11,8 @@ from service_monitor.errors import (
     WaitTimeout,
 )
 from service_monitor.net.addresses import is_host, is_nowhere, with_port
-from service_monitor.net.calls import STOP_GRACE, Stop
+from service_monitor.net.calls import STOP_GRACE, Bounds
+from service_monitor.net.stop import Stop
 from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
 from service_monitor.records import (
     Record,
@@ -79,7 +80,7 @@ def wait_for_hosts(
     label: str,
     at_least: int,
     timeout: float,
-    stop: Stop,
+    bounds: Bounds,
     port: int | None = None,
 ) -> list[str]:
     """Block until that many hosts are up; return all that are, as `up_hosts` does.
@@ -89,8 +90,19 @@ def wait_for_hosts(
     was the trouble then, and `Stopped`; and `StoreRefused` at once from a store that
     never served us.
     """
+    with bounds.within(timeout + STOP_GRACE):
+        return _wait_for_hosts(store, label, at_least, timeout, bounds.stop, port)
+
+
+def _wait_for_hosts(
+    store: Store,
+    label: str,
+    at_least: int,
+    timeout: float,
+    stop: Stop,
+    port: int | None,
+) -> list[str]:
     deadline = now() + timeout
-    stop.limit(timeout + STOP_GRACE)
     trouble, served = Trouble("trying on"), False
     warned: set[str] = set()
     while True:

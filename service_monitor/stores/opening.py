@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from service_monitor.errors import ConfigError
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.net.escapes import unescape
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.base import Store
@@ -17,7 +17,7 @@ from service_monitor.text import quoted
 
 
 def open_store(
-    url: str | None, stop: Stop, environ: Mapping[str, str] = os.environ
+    url: str | None, bounds: Bounds, environ: Mapping[str, str] = os.environ
 ) -> Store:
     """Open the store that the URL names, or the default; no request is sent yet.
 
@@ -26,29 +26,29 @@ def open_store(
     if url is None:
         try:
             refuse_unread(environ)
-            return open_store(default_url(environ), stop, environ)
+            return open_store(default_url(environ), bounds, environ)
         except ConfigError as error:
             raise ConfigError(f"from the ETCDCTL_ variables: {error}") from None
     scheme = url.partition(":")[0].lower()
     if scheme == "sqlite":
         from service_monitor.stores.sqlite.store import SqliteStore
 
-        return SqliteStore(_path(url), stop)
+        return SqliteStore(_path(url), bounds)
     if scheme == "dynamodb":
         from service_monitor.stores.dynamodb.aws import parse_place
         from service_monitor.stores.dynamodb.store import DynamoStore
 
-        return DynamoStore(parse_place(url), stop)
+        return DynamoStore(parse_place(url), bounds)
     if scheme in ("etcd", "etcds", "etcd2", "etcd2s"):
         refuse_quoted(environ)
         endpoints, access = parse_endpoints(url, environ)
         if scheme.startswith("etcd2"):
             from service_monitor.stores.etcd.v2 import Etcd2Store
 
-            return Etcd2Store(endpoints, access, stop)
+            return Etcd2Store(endpoints, access, bounds)
         from service_monitor.stores.etcd.v3 import Etcd3Store
 
-        return Etcd3Store(endpoints, access, stop)
+        return Etcd3Store(endpoints, access, bounds)
     raise ConfigError(
         f"unknown store {quoted(mask_url(url))}: use etcd://HOST:2379, etcds://, "
         "etcd2://, etcd2s://, dynamodb://TABLE or sqlite:///DIRECTORY/FILE.db"
@@ -56,7 +56,7 @@ def open_store(
 
 
 def prepare_store(
-    url: str | None, stop: Stop, *, dry_run: bool = False
+    url: str | None, bounds: Bounds, *, dry_run: bool = False
 ) -> Sequence[str]:
     """Make what the store needs before its first use; return what that was.
 
@@ -65,8 +65,8 @@ def prepare_store(
     if url is not None and url.lower().startswith("dynamodb:"):
         from service_monitor.stores.dynamodb.table import init_table
 
-        return init_table(url, stop, dry_run=dry_run)
-    open_store(url, stop).close()  # reads the URL, and sends nothing
+        return init_table(url, bounds, dry_run=dry_run)
+    open_store(url, bounds).close()  # reads the URL, and sends nothing
     return ()
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.timing import now
 
@@ -20,10 +20,10 @@ class Bound(threading.local):
 
     until: float | None = None
 
-    def seconds(self, stop: Stop) -> float:
+    def seconds(self, bounds: Bounds) -> float:
         """Return the seconds that its next request may take."""
         most = CALL_TIMEOUT if self.until is None else self.until - now()
-        return min(most, stop.time_left())
+        return min(most, bounds.time_left())
 
 
 class _Bounded(Protocol):

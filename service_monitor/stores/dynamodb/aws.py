@@ -26,7 +26,7 @@ from service_monitor.errors import (
     describe,
 )
 from service_monitor.net.addresses import in_url
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.dynamodb import credentials as aws_credentials
@@ -173,11 +173,11 @@ connect_side_by_side()
 class Aws:
     """One DynamoDB table's API; `clock` learns from every answer."""
 
-    def __init__(self, place: Place, stop: Stop) -> None:
+    def __init__(self, place: Place, bounds: Bounds) -> None:
         aws_credentials.check_environment(os.environ, place.profile)
         self.clock = StoreClock()
         self._place = place
-        self._stop = stop
+        self._bounds = bounds
         self._lock = threading.Lock()
         self._client: Any = None
         self._session = self._new_session()
@@ -198,7 +198,7 @@ class Aws:
         Raises `StoreError`, and `Stopped` at once when the stop is requested.
         """
         try:
-            client = bounded(self._connect, CALL_TIMEOUT, self._stop, waits=True)
+            client = bounded(self._connect, CALL_TIMEOUT, self._bounds, waits=True)
         except (BotoCoreError, *_UNREADABLE) as error:
             raise unusable(self.where, error) from None
         except OSError as error:
@@ -209,7 +209,7 @@ class Aws:
 
     def begin(self, seconds: float = CALL_TIMEOUT) -> Call:
         """Start a primitive: all that it asks has so many seconds, 5 at the most."""
-        return Call(self, self._stop, min(seconds, CALL_TIMEOUT))
+        return Call(self, self._bounds, min(seconds, CALL_TIMEOUT))
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -305,11 +305,11 @@ class Call:
     `sent` counts the requests.
     """
 
-    def __init__(self, aws: Aws, stop: Stop, seconds: float) -> None:
+    def __init__(self, aws: Aws, bounds: Bounds, seconds: float) -> None:
         self._aws = aws
-        self._stop = stop
-        self._deadline = now() + min(seconds, stop.time_left())
-        self._cleaning_up = stop.requested
+        self._bounds = bounds
+        self._deadline = now() + min(seconds, bounds.time_left())
+        self._cleaning_up = bounds.stop.requested
         self._failures = 0
         self.sent = 0
 
@@ -339,7 +339,7 @@ class Call:
                 return bounded(
                     lambda: aws.send(operation, parameters),
                     self._deadline - now(),
-                    self._stop,
+                    self._bounds,
                 )
             except ClientError as error:
                 code = error.response["Error"]["Code"]
@@ -379,5 +379,5 @@ class Call:
         if self._cleaning_up:
             time.sleep(pause)
         else:
-            self._stop.wait(pause)
-            self._stop.check()
+            self._bounds.stop.wait(pause)
+            self._bounds.stop.check()

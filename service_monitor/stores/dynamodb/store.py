@@ -25,7 +25,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import NAME, Record, Snapshot
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.dynamodb.aws import Aws, Call, Place, Unmet
@@ -65,14 +65,14 @@ _LIVES, _DEAD = "#dead_after > :now", "#dead_after <= :now"
 class DynamoStore:
     """The store primitives on a DynamoDB table."""
 
-    def __init__(self, place: Place, stop: Stop) -> None:
-        self._aws = Aws(place, stop)
+    def __init__(self, place: Place, bounds: Bounds) -> None:
+        self._aws = Aws(place, bounds)
         self._clock = self._aws.clock
         self._table = {"TableName": place.table}
         self._prefix = f"{place.prefix}/".lstrip("/")
         where = {PARTITION: {"S": f"{self._prefix}#"}, SORT: {"S": "counter"}}
         self._at_counter: dict[str, Any] = {"Key": where} | self._table
-        self._stop = stop
+        self._bounds = bounds
         self._ours: dict[int, tuple[int, float]] = {}  # by created: version, its end
         self._doubtful: int | None = None  # the number of a write without an answer
         self._transactions = Transactions(self._at_counter)
@@ -159,8 +159,8 @@ class DynamoStore:
         deadline, pause = now() + timeout, interval(prefix, since, timeout)
         before = {r.created: r.version for r in since.records if _under(prefix, r.key)}
         while (left := deadline - now()) > 0:
-            self._stop.wait(min(left, pause * random.uniform(0.75, 1.25)))
-            self._stop.check()
+            self._bounds.stop.wait(min(left, pause * random.uniform(0.75, 1.25)))
+            self._bounds.stop.check()
             if (left := deadline - now()) <= 0:
                 return  # who called looks next
             try:
@@ -192,7 +192,7 @@ class DynamoStore:
 
     def local_address(self) -> str:
         failover = Failover([self._aws.endpoint()])
-        return failover.local_address(CALL_TIMEOUT, self._stop)
+        return failover.local_address(CALL_TIMEOUT, self._bounds)
 
     def close(self) -> None:
         self._aws.close()

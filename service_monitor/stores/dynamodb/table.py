@@ -10,7 +10,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import Aws, Call, parse_place
 from service_monitor.stores.dynamodb.store import PARTITION, SORT, TTL
 from service_monitor.stores.dynamodb.transactions import ask
@@ -30,17 +30,17 @@ _TYPES = [
 ]
 
 
-def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
+def init_table(url: str, bounds: Bounds, *, dry_run: bool = False) -> list[str]:
     """Make the table of a URL, as far as it is not there; return what was done.
 
     With `dry_run` only what would be. Raises `ConfigError`; and `StoreError` or
     `LocalLack`, which say what was made all the same.
     """
     place = parse_place(url)
-    aws = Aws(place, stop)
+    aws = Aws(place, bounds)
     done: list[str] = []
     try:
-        for step in _Table(aws, place.table, stop, dry_run=dry_run).steps():
+        for step in _Table(aws, place.table, bounds, dry_run=dry_run).steps():
             done.append(step)
     except (StoreError, LocalLack) as error:
         made = "; ".join(done) if done and not dry_run else "nothing"
@@ -53,10 +53,10 @@ def init_table(url: str, stop: Stop, *, dry_run: bool = False) -> list[str]:
 class _Table:
     """The steps to a table; each is said once it is taken."""
 
-    def __init__(self, aws: Aws, name: str, stop: Stop, *, dry_run: bool) -> None:
+    def __init__(self, aws: Aws, name: str, bounds: Bounds, *, dry_run: bool) -> None:
         self._aws = aws
         self._name = {"TableName": name}
-        self._stop = stop
+        self._bounds = bounds
         self._dry_run = dry_run
 
     def steps(self) -> Iterator[str]:
@@ -79,7 +79,7 @@ class _Table:
                 yield _cleaned_up(aws)
                 return
         if not self._dry_run:
-            table = _await_active(aws, self._name, self._stop)
+            table = _await_active(aws, self._name, self._bounds)
         if table is None or _wrong(table):
             raise StoreRefused(
                 f"{aws.where} is there already, and has other keys than {PARTITION} "
@@ -148,7 +148,7 @@ def _wrong(table: dict[str, object]) -> bool:
     return listed("KeySchema") != sorted(keys) or not set(wanted) <= set(types)
 
 
-def _await_active(aws: Aws, name: dict[str, str], stop: Stop) -> dict[str, object]:
+def _await_active(aws: Aws, name: dict[str, str], bounds: Bounds) -> dict[str, object]:
     deadline = now() + READY
     while True:
         table = _describe(aws.begin(), name)
@@ -156,5 +156,5 @@ def _await_active(aws: Aws, name: dict[str, str], stop: Stop) -> dict[str, objec
             return table
         if now() >= deadline:
             raise StoreUnavailable(f"{aws.where} is not ready after {READY:g} s")
-        stop.wait(_LOOK)
-        stop.check()
+        bounds.stop.wait(_LOOK)
+        bounds.stop.check()

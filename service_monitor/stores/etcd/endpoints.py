@@ -18,7 +18,7 @@ from service_monitor.errors import (
     describe,
 )
 from service_monitor.net.addresses import check_zone, in_url, split_port
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import local_address
 from service_monitor.net.here import default_gateway, is_container, look
 from service_monitor.net.meaning import elsewhere_another
@@ -208,7 +208,7 @@ class Failover:
             raise StoreRefused("; ".join(said))
         raise StoreUnavailable("; ".join(said) or "no answer in time")
 
-    def local_address(self, seconds: float, stop: Stop) -> str:
+    def local_address(self, seconds: float, bounds: Bounds) -> str:
         """Return the address that this machine would reach the store from.
 
         A name server may hang, so each endpoint has its share of the seconds. Raises
@@ -220,7 +220,7 @@ class Failover:
                 return bounded(
                     lambda: local_address(endpoint.host, endpoint.port, share),
                     share,
-                    stop,
+                    bounds,
                     waits=True,
                 )
             except OSError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from service_monitor.errors import StoreError, StoreRefused, StoreUnavailable, describe
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.credentials import is_plain
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.etcd.answers import (
@@ -57,14 +57,16 @@ _LEAST = 0.05
 class Gateway:
     """The gateways of one cluster, asked one after the other as `Failover` has it."""
 
-    def __init__(self, endpoints: list[Endpoint], access: Access, stop: Stop) -> None:
+    def __init__(
+        self, endpoints: list[Endpoint], access: Access, bounds: Bounds
+    ) -> None:
         import requests  # the slow import, only for who uses it
 
         from service_monitor.net.http import new_session, text_of
 
         self.failover = Failover(endpoints)
         self._access = access
-        self._stop = stop
+        self._bounds = bounds
         self._session = new_session(ca=access.ca, cert=access.cert)
         self._text = text_of
         self._request_error = requests.RequestException
@@ -73,7 +75,7 @@ class Gateway:
 
     def deadline(self) -> float:
         """Return when a primitive that begins now has to end, with all its calls."""
-        return now() + min(CALL_TIMEOUT, self._stop.time_left())
+        return now() + min(CALL_TIMEOUT, self._bounds.time_left())
 
     def post(
         self,
@@ -111,7 +113,7 @@ class Gateway:
                 self._follow(endpoint, request, token, seconds)
 
             try:
-                bounded(follow, seconds, self._stop, waits=True)
+                bounded(follow, seconds, self._bounds, waits=True)
             except TimeoutError:
                 return
             except (self._request_error, OSError, ValueError) as error:
@@ -174,7 +176,7 @@ class Gateway:
                 return answer.status_code, self._text(answer), _location(answer)
 
         try:
-            status, text, location = bounded(post, seconds, self._stop, waits=waits)
+            status, text, location = bounded(post, seconds, self._bounds, waits=waits)
         # ValueError: of what cannot be sent, which `requests` does not wrap.
         except (self._request_error, OSError, ValueError) as error:
             raise self._silence(endpoint, error, deadline) from error
@@ -235,7 +237,7 @@ class Gateway:
     def _silence(
         self, endpoint: Endpoint, error: BaseException, deadline: float
     ) -> StoreError:
-        ask = asks_for_the_other_kind(endpoint, deadline, self._stop)
+        ask = asks_for_the_other_kind(endpoint, deadline, self._bounds)
         known = endpoint in self._known
         return silence(endpoint, error, V3, known=known, other_kind=ask)
 

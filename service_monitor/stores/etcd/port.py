@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from service_monitor.errors import Stopped
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import connect
 from service_monitor.stores.etcd.endpoints import Endpoint
 from service_monitor.timing import now
@@ -21,7 +21,7 @@ LONGEST = 1.0
 
 
 def asks_for_the_other_kind(
-    endpoint: Endpoint, deadline: float, stop: Stop
+    endpoint: Endpoint, deadline: float, bounds: Bounds
 ) -> Callable[[], bool]:
     """Return the question; asking it blocks up to `LONGEST` or the deadline."""
 
@@ -29,7 +29,7 @@ def asks_for_the_other_kind(
         seconds = min(LONGEST, deadline - now())
         with suppress(OSError, Stopped):
             return bounded(
-                lambda: is_of_the_other_kind(endpoint, seconds), seconds, stop
+                lambda: is_of_the_other_kind(endpoint, seconds), seconds, bounds
             )
         return False
 

@@ -21,7 +21,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop, bounded
+from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import connecting_within
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import CALL_TIMEOUT
@@ -43,7 +43,9 @@ _GONE = {"delete", "expire", "compareAndDelete"}
 class Etcd2Store:
     """The store primitives on etcd v2."""
 
-    def __init__(self, endpoints: list[Endpoint], access: Access, stop: Stop) -> None:
+    def __init__(
+        self, endpoints: list[Endpoint], access: Access, bounds: Bounds
+    ) -> None:
         import etcd
 
         from service_monitor.stores.etcd import v2_client as etcd2_client
@@ -52,7 +54,7 @@ class Etcd2Store:
         self._etcd = etcd
         self._failover = Failover(endpoints)
         self._access = access
-        self._stop = stop
+        self._bounds = bounds
         self._bound = Bound()
         self._api = etcd2_client
         self._clients: dict[Endpoint, Any] = {}
@@ -164,7 +166,7 @@ class Etcd2Store:
                 index = event.modifiedIndex + 1
 
         try:
-            bounded(watch, timeout, self._stop, waits=True)
+            bounded(watch, timeout, self._bounds, waits=True)
         except (TimeoutError, self._etcd.EtcdWatchTimedOut):
             return
         except self._etcd.EtcdEventIndexCleared:
@@ -188,7 +190,7 @@ class Etcd2Store:
         return float(node.ttl or 0) if same else 0.0
 
     def local_address(self) -> str:
-        return self._failover.local_address(CALL_TIMEOUT, self._stop)
+        return self._failover.local_address(CALL_TIMEOUT, self._bounds)
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -242,7 +244,7 @@ class Etcd2Store:
                     return function(self._client(endpoint))
 
             try:
-                found = bounded(send, seconds, self._stop)
+                found = bounded(send, seconds, self._bounds)
             except (
                 self._etcd.EtcdKeyNotFound,
                 self._etcd.EtcdAlreadyExist,
@@ -255,7 +257,7 @@ class Etcd2Store:
             self._known.add(endpoint)
             return found
 
-        return self._failover.call(ask, self._bound.seconds(self._stop))
+        return self._failover.call(ask, self._bound.seconds(self._bounds))
 
     def _translate(
         self, error: BaseException, endpoint: Endpoint, doing: str, deadline: float
@@ -270,5 +272,5 @@ class Etcd2Store:
             self._access,
             doing,
             known=endpoint in self._known,
-            other_kind=asks_for_the_other_kind(endpoint, deadline, self._stop),
+            other_kind=asks_for_the_other_kind(endpoint, deadline, self._bounds),
         )

@@ -23,7 +23,7 @@ from service_monitor.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.etcd.answers import LeaseGone, Refusal
@@ -37,9 +37,11 @@ Until = float | None
 class Etcd3Store:
     """The store primitives on etcd v3."""
 
-    def __init__(self, endpoints: list[Endpoint], access: Access, stop: Stop) -> None:
-        self._gateway = Gateway(endpoints, access, stop)
-        self._stop = stop
+    def __init__(
+        self, endpoints: list[Endpoint], access: Access, bounds: Bounds
+    ) -> None:
+        self._gateway = Gateway(endpoints, access, bounds)
+        self._bounds = bounds
         self._prefix = f"{access.prefix}/"
         self._unused: set[int] = set()  # leases granted by us that carry no record
         self._spare: tuple[float, int] | None = None
@@ -108,8 +110,7 @@ class Etcd3Store:
 
     def prepare(self, ttl: float) -> None:
         """Grant the lease that a granted ticket moves to, or keep it alive."""
-        until = self._gateway.deadline()
-        self._spare = ttl, self._lease(ttl, until)
+        self._spare = ttl, self._lease(ttl, self._gateway.deadline())
 
     def time_left(self, record: Record) -> float:
         body = {"ID": str(record.handle)}
@@ -124,14 +125,13 @@ class Etcd3Store:
         return 0.0
 
     def local_address(self) -> str:
-        return self._gateway.failover.local_address(CALL_TIMEOUT, self._stop)
+        return self._gateway.failover.local_address(CALL_TIMEOUT, self._bounds)
 
     def close(self) -> None:
         with suppress(StoreUnavailable, LocalLack, Stopped):  # they lapse
             for lease in self._unused:
                 with suppress(StoreRefused):  # that one never came to be
-                    body = {"ID": str(lease)}
-                    self._gateway.post("/v3/lease/revoke", body, bool)
+                    self._gateway.post("/v3/lease/revoke", {"ID": str(lease)}, bool)
         self._unused.clear()
         self._gateway.close()
 

@@ -19,7 +19,7 @@ from service_monitor.errors import (
     RecordGone,
     StoreUnavailable,
 )
-from service_monitor.net.calls import Stop
+from service_monitor.net.calls import Bounds
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.sqlite import machine
 from service_monitor.stores.sqlite import rows as sqlite_rows
@@ -40,14 +40,14 @@ class SqliteStore:
     def __init__(
         self,
         path: str,
-        stop: Stop,
+        bounds: Bounds,
         clock: Callable[[], float] = machine.clock,
         boot: Callable[[], str] = machine.boot_id,
         genuine: Callable[[str], bool] = machine.is_genuine,
     ) -> None:
         clock()  # a machine that cannot tell it has no use for this store
         self._path = path
-        self._stop = stop
+        self._bounds = bounds
         self._clock = clock
         self._boot = Boot(name := boot(), genuine(name))
         self._lock = threading.RLock()
@@ -118,8 +118,8 @@ class SqliteStore:
             left = deadline - now()
             if left <= 0:
                 return
-            self._stop.wait(min(_POLL, left))
-            self._stop.check()
+            self._bounds.stop.wait(min(_POLL, left))
+            self._bounds.stop.check()
 
     def prepare(self, ttl: float) -> None:
         """Do nothing: a ttl goes with the write."""
@@ -206,7 +206,7 @@ class SqliteStore:
             if self._connection and self._identity() != self._opened:
                 self.close()  # its records are not those that others see
                 raise StoreUnavailable(f"{self._path}: the file was replaced")
-            busy = max(0.0, min(_BUSY, self._stop.time_left()))
+            busy = max(0.0, min(_BUSY, self._bounds.time_left()))
             try:
                 db = self._connection or self._connect(busy)
                 db.execute(f"PRAGMA busy_timeout = {int(busy * 1000)}")
@@ -234,7 +234,7 @@ class SqliteStore:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or now() >= deadline:
                     raise
-            self._stop.wait(0.01)
+            self._bounds.stop.wait(0.01)
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -1,0 +1,1 @@
+"""DynamoDB as the store, here moto's server: the contract, and what only it has."""

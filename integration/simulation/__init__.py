@@ -1,0 +1,1 @@
+"""The simulated cluster: real commands around fake services; its tests and pictures."""

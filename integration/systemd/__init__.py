@@ -1,0 +1,1 @@
+"""The examples for systemd, on machines that boot it."""
