@@ -47,8 +47,11 @@ class _Type(_ParamType):
         name: str,
         read: Callable[[str], Any],
         show: Callable[[str], str] = quoted,
+        is_secret: Callable[[Any], bool] = lambda value: False,
     ) -> None:
         self.name = name
+        self.is_secret = is_secret
+        """Tells of a value that was read whether there is a secret in it."""
         self._read = read
         self._show = show
 
@@ -185,10 +188,19 @@ def _without_password(url: str) -> str:
 
 NAME_TYPE = _Type("name", read_name)
 HOST_TYPE = _Type("host", read_host)
-URL_TYPE = _Type("url", read_monitored_url, _without_password)
-HEADER_TYPE = _Type("header", read_header, lambda _: "what was given")  # secret
+URL_TYPE = _Type(
+    "url", read_monitored_url, _without_password, lambda url: bool(url.has_secret)
+)
+HEADER_TYPE = _Type(
+    "header",
+    read_header,
+    lambda _: "what was given",  # it may be a secret
+    lambda header: header[0].lower() == "authorization",
+)
 INFO_TYPE = _Type("key=value", read_info)
-STORE_TYPE = _Type("url", read_store, _without_password)
+STORE_TYPE = _Type(
+    "url", read_store, _without_password, lambda url: mask_url(url) != url
+)
 CA_TYPE = _Type("file", read_ca)
 HEARTBEAT_TYPE = _Type("file", read_heartbeat_file)
 DURATION = _Type("duration", parse_duration)
@@ -197,6 +209,14 @@ COUNT = _Type("n", read_number)
 PORT = _Type("port", partial(read_number, most=65535))
 SIGNAL = _Type("signal", read_signal)
 TOKEN = _Type("token", partial(read_number, most=2**63 - 1))
+
+
+def holds_secret(param: click.Parameter, value: Any) -> bool:
+    """Tell whether there is a secret in the value that a parameter was given."""
+    if not isinstance(param.type, _Type):
+        return False
+    each = value if isinstance(param, click.Option) and param.multiple else [value]
+    return any(map(param.type.is_secret, each))
 
 
 def own_name() -> str:
