@@ -23,7 +23,7 @@ import importlib, os, resource, sys
 # What another user may not read is read before.
 for name in (
     "cli.app", "cli.crash", "net.http", "node.child", "node.probe", "node.runner",
-    "node.watcher", "recipes.acquire", "recipes.lease", "recipes.registry",
+    "node.watcher", "recipes.acquire", "recipes.contender", "recipes.publisher",
     "recipes.status", "stores.etcd.v3",
 ):
     importlib.import_module(f"service_monitor.{name}")

@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by what the caller should do next.
+"""What can go wrong: a type for each thing that the caller may do next.
 
 Refused (someone else has it) and unknown (the store did not answer) are different
 types: the first is an answer, after the second the write may or may not have happened.
@@ -72,7 +72,7 @@ class RecordGone(ServiceMonitorError):
 
 
 class AcquireTimeout(ServiceMonitorError):
-    """The turn did not come within the acquire timeout."""
+    """The lease was not granted within the acquire timeout."""
 
 
 class IdInUse(AcquireTimeout):
@@ -130,11 +130,11 @@ def describe(error: BaseException) -> str:
 
 
 def _no_http(line: str) -> str:
-    """Say what stood where the first line of an answer belongs."""
+    """Quote what came in place of an answer's first line."""
     if line.startswith(("\x15\x03", r"'\x15\x03")):  # an alert
         return "it speaks TLS: write https:// for it"
-    said = masked(" ".join(line.split()))[:200]
-    return f"no HTTP answer: {said}" if said else "no HTTP answer"
+    text = masked(" ".join(line.split()))[:200]
+    return f"no HTTP answer: {text}" if text else "no HTTP answer"
 
 
 _TRUSTED = {
@@ -153,7 +153,7 @@ _QUOTING = {
 
 
 def _words(error: BaseException) -> str:
-    """Return its text, if that cannot quote a request: headers hold passwords."""
+    """Return the text of an error unless it may quote a request, with its password."""
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     system = isinstance(error, OSError) and type(error).__module__ == "builtins"
     if (system or kinds & _TRUSTED) and not kinds & _QUOTING:
@@ -163,7 +163,7 @@ def _words(error: BaseException) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and all that it wraps, came from or happened in."""
+    """Give an error, all that it wraps or was caused by, and what was handled then."""
     seen: set[int] = set()
     found = [error]
     while found:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from service_monitor.timing import timestamp
@@ -39,25 +39,34 @@ class Snapshot:
 
 
 def new_nonce() -> str:
-    """Return what tells one's own write from everybody else's, also after a restart."""
+    """Return a random text: it tells what this process wrote from all other writes."""
     return secrets.token_hex(8)
 
 
 def nonce_of(value: str) -> str | None:
     """Return the nonce inside a record's value, None if it has none."""
+    nonce = _json_object(value).get("nonce")
+    return nonce if isinstance(nonce, str) else None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object; an empty one for anything else, as others may write."""
     try:
-        return str(json.loads(value)["nonce"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # no JSON, or too deep a nesting
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
+@dataclass(frozen=True)
 class _Json:
     """A frozen dataclass kept as a JSON object with stable field names."""
 
     def to_json(self) -> str:
         """Write what there is; a field that is None is left out."""
-        fields = asdict(self)  # type: ignore[call-overload]
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {
+            name: value for name, value in asdict(self).items() if value is not None
+        }
         return json.dumps(given, ensure_ascii=False)
 
     @classmethod
@@ -66,21 +75,28 @@ class _Json:
 
         Unknown fields are left aside.
         """
-        try:
-            value = json.loads(text)
-            known = {k: v for k, v in value.items() if k in cls.__annotations__}
-            record = cls(**known)
-            return record if record._valid() else None
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        value, known = _json_object(text), fields(cls)
+        if any(each.name not in value for each in known if _is_required(each)):
             return None
+        given = {each.name: value[each.name] for each in known if each.name in value}
+        record = cls(**given)
+        return record if record._valid() else None
 
     def _valid(self) -> bool:
+        """Tell whether each field has a value that it can have."""
         raise NotImplementedError
+
+
+def _is_required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
 
 
 @dataclass(frozen=True)
 class Ticket(_Json):
-    """A place in the queue, and once it is "held" the lease itself."""
+    """A place in the queue, and once it is "held" the lease itself.
+
+    `lease_timeout` is in seconds; `since` is a wall clock's, for people only.
+    """
 
     service_id: str
     host: str
@@ -92,6 +108,7 @@ class Ticket(_Json):
 
     @property
     def held(self) -> bool:
+        """Tell whether the ticket is the lease."""
         return self.state == "held"
 
     def _valid(self) -> bool:
@@ -108,7 +125,11 @@ class Ticket(_Json):
 
 @dataclass(frozen=True)
 class Registration(_Json):
-    """What `watch` publishes about its service."""
+    """What `watch` and `run` publish about their service.
+
+    `reason` is what the last probe that counted said; `since` is a wall clock's, for
+    people only.
+    """
 
     service_id: str
     host: str
@@ -121,6 +142,7 @@ class Registration(_Json):
 
     @property
     def up(self) -> bool:
+        """Tell whether the last reported state is "up"."""
         return self.state == "up"
 
     def _valid(self) -> bool:
@@ -143,3 +165,23 @@ def lease_prefix(label: str) -> str:
 def hosts_prefix(label: str) -> str:
     """Return the prefix of a label's registrations."""
     return f"{label.lower()}/hosts/"
+
+
+def ticket_key(label: str, service_id: str) -> str:
+    """Return the key of a service id's ticket."""
+    return lease_prefix(label) + service_id
+
+
+def registration_key(label: str, service_id: str) -> str:
+    """Return the key of a service id's registration."""
+    return hosts_prefix(label) + service_id
+
+
+def key_parts(key: str) -> tuple[str, str, str]:
+    """Return a key's label, its kind ("lease", "hosts") and its service id.
+
+    What is missing in a key that is not ours is empty, from the left.
+    """
+    where, _, service_id = key.rpartition("/")
+    label, _, kind = where.rpartition("/")
+    return label, kind, service_id

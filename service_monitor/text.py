@@ -1,4 +1,4 @@
-"""What was given or answered, as it may be shown: printable, short, no passwords."""
+"""Texts from outside made fit for a log: printable, short, without passwords."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 _PIECES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _LEAST = 6
-"""Characters of what is hidden at the least: less is no secret, and masks words."""
+"""Characters that a secret has at the least: masking less would mask common words."""
 _SCHEMES = {"bearer", "digest", "negotiate"}
 
 _QUOTES = tuple("\"'`\u201c\u201d\u2018\u2019")
@@ -19,9 +19,10 @@ _hidden: tuple[str, ...] = ()
 
 
 def hide(*secrets: str | None, user: str | None = None) -> None:
-    """Let none of these through `masked`, in whatever form it was sent.
+    """Let `masked` take these secrets out, in whatever form they may be sent.
 
-    The last resort: nothing rests on it, as nothing that may hold one is to be shown.
+    This is the last resort. Nothing may rest on it: what may hold a secret is not to be
+    logged in the first place.
     """
     global _hidden
     found = set(_hidden)
@@ -38,13 +39,13 @@ def hide(*secrets: str | None, user: str | None = None) -> None:
 
 
 def forget_hidden() -> None:
-    """Begin anew: each command has its own secrets."""
+    """Forget the secrets that `hide` was given: each command has its own."""
     global _hidden
     _hidden = ()
 
 
 def masked(text: str) -> str:
-    """Take out what is to be hidden."""
+    """Put *** in the place of each secret that `hide` was given."""
     for secret in _hidden:
         text = text.replace(secret, "***")
     return text
@@ -62,13 +63,13 @@ def _base64(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote it in ASCII: escaped where needed, and never a whole screen."""
+    """Quote a text in ASCII, escaped where needed, in 80 characters at the most."""
     whole = ascii(text)
     return whole if len(whole) <= 80 else f"{whole[:76]}...'"
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    """Escape what would break the line or move the cursor, and cut what is too long."""
+    """Mask secrets, escape what would break the line, cut what is too long."""
     text = masked(text)  # before it is cut: a part of a secret is one, too
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     cut = longest is not None and len(line) > longest
@@ -76,12 +77,12 @@ def printable(text: str, longest: int | None = None) -> str:
 
 
 def has_windows_end(value: str) -> bool:
-    """Tell whether a line of it ends in a carriage return."""
+    """Tell whether a line of the value ends in a carriage return."""
     return re.search(r"\r(\n|\Z)", value) is not None
 
 
 def is_in_quotes(value: str) -> bool:
-    """Tell whether quotes stand around it, or around what follows KEY=."""
+    """Tell whether quotes stand around the value, or around what follows KEY=."""
     text = value.strip()
     if text.startswith(_QUOTES):
         return True

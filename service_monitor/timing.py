@@ -46,5 +46,7 @@ def format_duration(seconds: float) -> str:
     days, hours = divmod(hours, 24)
     parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
     first = next(i for i, (number, _) in enumerate(parts) if number)
-    shown = (f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
-    return " ".join(shown)
+    written = (
+        f"{number} {unit}" for number, unit in parts[first : first + 2] if number
+    )
+    return " ".join(written)

@@ -14,10 +14,11 @@ import pytest
 from integration.support.commands import wait_until
 from service_monitor.errors import AcquireTimeout, Stopped, StoreUnavailable
 from service_monitor.net.calls import Bounds
-from service_monitor.recipes import lease as lease_module
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.arrival import Arrival
-from service_monitor.recipes.lease import Lease, Request, release
+from service_monitor.recipes.lease import Lease, Request
+from service_monitor.recipes.release import release
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
@@ -45,9 +46,15 @@ def request(name: str, **settings: Any) -> Request:
     return Request("es", name, f"host-{name}", **{"lease_timeout": 60.0, **settings})
 
 
-def take(make_store: MakeStore, name: str, timeout: float = HANG) -> Lease:
-    bounds = Bounds()
-    return acquire(make_store(bounds), request(name), timeout, bounds)
+def take(
+    make_store: MakeStore,
+    name: str,
+    timeout: float = HANG,
+    timings: Timings = TIMINGS,
+    **settings: Any,
+) -> Lease:
+    bounds, asked = Bounds(), request(name, **settings)
+    return acquire(make_store(bounds), asked, timeout, bounds, timings=timings)
 
 
 def left_behind(make_store: MakeStore) -> list[str]:
@@ -210,12 +217,10 @@ def test_a_stop_that_came_before_asks_the_store_nothing(make_store: MakeStore) -
 
 
 def test_the_place_and_the_holder_are_told_when_they_change(
-    make_store: MakeStore,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At 3 a.m. nobody could see what the node waits for."""
-    monkeypatch.setattr(lease_module, "LOOK_LATER", 0.2)
+    timings = Timings(look_later=0.2)
     take(make_store, "a")
     threads = []
     wanted = [
@@ -231,7 +236,9 @@ def test_the_place_and_the_holder_are_told_when_they_change(
 
     with caplog.at_level(logging.INFO):
         for name in "bc":
-            threads.append(threading.Thread(target=take, args=(make_store, name)))
+            threads.append(
+                threading.Thread(target=take, args=(make_store, name, HANG, timings))
+            )
             threads[-1].start()
             wait_until(lambda: told() == wanted[: len(threads)])
         release(make_store(), "es", "a")
@@ -242,16 +249,12 @@ def test_the_place_and_the_holder_are_told_when_they_change(
     assert told() == wanted
 
 
-def test_with_slots_each_grant_wakes_the_one_behind(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_slots_each_grant_wakes_the_one_behind(make_store: MakeStore) -> None:
     """Of two slots freed at once, one would stay unused until somebody looks."""
-    monkeypatch.setattr(lease_module, "LOOK_NEXT", HANG * 2)
-    monkeypatch.setattr(lease_module, "LOOK_LATER", HANG * 2)
+    timings = Timings(look_next=HANG * 2, look_later=HANG * 2)
 
     def take_one_of_two(name: str) -> None:
-        bounds = Bounds()
-        acquire(make_store(bounds), request(name, slots=2), HANG, bounds)
+        take(make_store, name, HANG, timings, slots=2)
 
     take_one_of_two("a")
     take_one_of_two("b")

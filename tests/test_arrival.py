@@ -10,9 +10,10 @@ import pytest
 from integration.support.fakes import Clock, FlakyStore, memory_store
 from service_monitor.errors import Conflict, StoreUnavailable
 from service_monitor.recipes import arrival as module
-from service_monitor.recipes.arrival import PATIENCE, USUAL_TTL, Arrival
+from service_monitor.recipes.arrival import USUAL_TTL, Arrival
+from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.queue import Queue
-from service_monitor.recipes.turn import Lease, Request
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Record, Registration
 from service_monitor.stores.sqlite.store import SqliteStore
 
@@ -193,7 +194,7 @@ def test_who_waits_long_for_its_turn_waits_for_nothing_else(
 def test_a_long_ttl_is_believed(store: SqliteStore) -> None:
     """A start would wait for minutes for a keepalive that is not due."""
     put(store, "a")
-    put(store, "b", ttl=PATIENCE * 4)
+    put(store, "b", ttl=TIMINGS.sign_of_life * 4)
     assert start(store).unsure(LEASE) == []
 
 

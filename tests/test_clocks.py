@@ -11,10 +11,12 @@ import pytest
 import service_monitor
 from service_monitor import timing
 from service_monitor.net.calls import Bounds
+from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.discovery import up_hosts
 from service_monitor.recipes.health import Health
-from service_monitor.recipes.lease import Contender, Lease, Request, Waiting, release
-from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.recipes.lease import Lease, Request, Waiting
+from service_monitor.recipes.publisher import Publisher, Service
+from service_monitor.recipes.release import release
 from service_monitor.stores.sqlite.store import SqliteStore
 
 PACKAGE = Path(service_monitor.__file__).parent

@@ -15,7 +15,7 @@ from integration.support.registrations import UP, publisher, said
 from service_monitor.errors import Stopped, StoreUnavailable, WaitTimeout
 from service_monitor.net.calls import Bounds
 from service_monitor.recipes.discovery import natural, up_hosts, wait_for_hosts
-from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.recipes.publisher import Publisher, Service
 from service_monitor.records import Record, Registration
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now

@@ -10,8 +10,8 @@ import pytest
 from integration.support.documents import ROOT
 from integration.support.dynamodb import size_of
 from integration.support.stubbed_dynamodb import EPOCH, RECORD, StubbedService, item
-from service_monitor.recipes.lease import LOOK_LATER, LOOK_NEXT, WAITER_TTL
 from service_monitor.recipes.session import RENEWALS
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Record, Snapshot, Ticket
 from service_monitor.stores.dynamodb.store import FAST, SLOW, SLOWEST, interval
 
@@ -35,7 +35,7 @@ def test_a_hundred_waiters_read_what_is_documented() -> None:
     snapshot = Snapshot(tuple(Record(f"es/lease/{n}", "", n, n) for n in range(101)))
     looks = lists = 0.0
     for place in range(1, 101):
-        patience = LOOK_NEXT if place == 1 else LOOK_LATER
+        patience = TIMINGS.look_next if place == 1 else TIMINGS.look_later
         every = interval(f"es/lease/{place - 1}", snapshot, patience)
         looks += 1 / every if every < patience else 0
         lists += 1 / patience
@@ -47,7 +47,7 @@ def test_a_hundred_waiters_read_what_is_documented() -> None:
     page = (ROOT / "docs/dynamodb.md").read_text()
     (row,) = re.findall(r"together, for a second \| (\d+) \| (\d+) \|", page)
     assert looks + units * lists == pytest.approx(int(row[0]), rel=0.1)
-    assert int(row[1]) == 100 * RENEWALS / WAITER_TTL
+    assert int(row[1]) == 100 * RENEWALS / TIMINGS.waiter_ttl
     assert f"one query, {units} units" in page
     (told,) = re.findall(r"send (\d+) reads a second", page)
     assert looks + lists == pytest.approx(int(told), rel=0.1)

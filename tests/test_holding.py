@@ -24,8 +24,9 @@ from service_monitor.node.notify import Notifier
 from service_monitor.node.probe import Result
 from service_monitor.node.runner import Plan, Runner
 from service_monitor.node.watcher import STEP, Rhythm, Watcher
-from service_monitor.recipes.lease import Contender, Lease, Request
-from service_monitor.recipes.registry import Service
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request
+from service_monitor.recipes.publisher import Service
 from service_monitor.records import Record
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now

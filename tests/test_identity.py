@@ -22,11 +22,13 @@ from integration.support.fakes import Clock, FlakyStore, StillSession, memory_st
 from service_monitor.errors import IdInUse, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import same_host
-from service_monitor.recipes.lease import WAITER_TTL, Contender, Lease, Request, Waiting
-from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.recipes.lease import Lease, Request, Waiting
+from service_monitor.recipes.publisher import Publisher, Service
 from service_monitor.recipes.seen import seen_host
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Registration
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
@@ -133,7 +135,7 @@ def test_a_lapsed_place_that_another_host_took_is_waited_for() -> None:
     assert isinstance(contender(store, "10.0.0.9", name="x").step(), Lease)
     paused = contender(store, "10.0.0.1")
     paused.step()
-    clock.advance(WAITER_TTL + 1)
+    clock.advance(TIMINGS.waiter_ttl + 1)
     contender(store, "10.0.0.2").step()
     waiting = paused.step()
     assert isinstance(waiting, Waiting)

@@ -15,7 +15,6 @@ LONGEST = 250
 STILL_LONGER = {
     "node/runner.py": 273,
     "node/watcher.py": 320,
-    "recipes/lease.py": 338,
     "stores/dynamodb/aws.py": 383,
     "stores/dynamodb/store.py": 394,
     "stores/etcd/gateway.py": 262,

@@ -9,7 +9,8 @@ import pytest
 from integration.support.contenders import Node, tickets
 from integration.support.fakes import Clock
 from service_monitor.errors import StoreUnavailable
-from service_monitor.recipes.lease import HOLDER_TTL, LOOK_LATER, LOOK_NEXT, WAITER_TTL
+from service_monitor.recipes.lease import HOLDER_TTL
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.stores.sqlite.store import SqliteStore
 
 
@@ -52,7 +53,8 @@ def test_each_waiter_waits_for_its_predecessor_alone(
         "es/lease/a",
         "es/lease/b",
     ]
-    assert [w.patience for w in obstacles] == [LOOK_NEXT, LOOK_LATER, LOOK_LATER]
+    later = TIMINGS.look_later
+    assert [w.look_within for w in obstacles] == [TIMINGS.look_next, later, later]
     assert all(w.gone for w in obstacles)  # a keepalive or a grant wakes nobody
 
 
@@ -78,8 +80,8 @@ def test_as_many_look_often_as_there_are_slots(
     nodes = [Node(memory, clock, name, slots=2) for name in "abcde"]
     for holder in nodes[:2]:
         holder.wins()
-    waiters = [waiter.waits().patience for waiter in nodes[2:]]
-    assert waiters == [LOOK_NEXT, LOOK_NEXT, LOOK_LATER]
+    waiters = [waiter.waits().look_within for waiter in nodes[2:]]
+    assert waiters == [TIMINGS.look_next] * 2 + [TIMINGS.look_later]
 
 
 def test_the_smallest_slots_count_with_a_warning(
@@ -213,7 +215,7 @@ def test_a_lapsed_waiter_queues_again_at_the_end(
     paused.waits()
     other.waits()
     for _ in range(4):
-        clock.advance(WAITER_TTL / 3)
+        clock.advance(TIMINGS.waiter_ttl / 3)
         other.sessions[0].renew()
     with caplog.at_level(logging.WARNING):
         assert paused.waits().position == 2
@@ -234,7 +236,7 @@ def test_a_ticket_that_lapses_between_look_and_write_is_not_granted(
     def late(name: str) -> None:
         if name == "update":
             paused.flaky.on_call = lambda name: None
-            clock.advance(WAITER_TTL + 1)
+            clock.advance(TIMINGS.waiter_ttl + 1)
             other.wins()
 
     paused.flaky.on_call = late

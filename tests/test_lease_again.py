@@ -7,7 +7,8 @@ import pytest
 from integration.support.contenders import Node, tickets
 from integration.support.fakes import Clock
 from service_monitor.errors import Replaced, StoreUnavailable
-from service_monitor.recipes.lease import Contender, Lease, Request, Waiting
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.stores.sqlite.store import SqliteStore
 
 

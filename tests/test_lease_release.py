@@ -6,8 +6,8 @@ import pytest
 
 from integration.support.contenders import Node, tickets
 from integration.support.fakes import Clock, FlakyStore
-from service_monitor.errors import HeldByAnother, StoreUnavailable
-from service_monitor.recipes.lease import release
+from service_monitor.errors import HeldByAnother, StoreRefused, StoreUnavailable
+from service_monitor.recipes.release import release
 from service_monitor.stores.sqlite.store import SqliteStore
 
 
@@ -34,6 +34,44 @@ def test_leaving_before_anything_was_written_asks_for_nothing(
         node.step()
     node.contender.leave()
     assert node.flaky.calls == ["list"]
+
+
+def test_leaving_after_a_refused_ticket_asks_for_nothing(
+    memory: SqliteStore, clock: Clock
+) -> None:
+    """A refusal would be logged twice, the second time about a ticket."""
+    node = Node(memory, clock, "a")
+
+    def refuse(name: str) -> None:
+        if name == "create":
+            raise StoreRefused("no right to write")
+
+    node.flaky.on_call = refuse
+    with pytest.raises(StoreRefused):
+        node.step()
+    node.contender.leave()
+    assert node.flaky.calls == ["list"]
+
+
+def test_a_refusal_after_a_lost_reply_still_takes_the_ticket_back(
+    memory: SqliteStore, clock: Clock
+) -> None:
+    """A ticket would stay behind and block the queue, as it was thought unwritten."""
+    node = Node(memory, clock, "a")
+    node.flaky.plan("reply", 1)
+    with pytest.raises(StoreUnavailable):
+        node.step()
+    assert len(tickets(memory)) == 1
+
+    def refuse(name: str) -> None:
+        if name == "update":
+            raise StoreRefused("no right to write")
+
+    node.flaky.on_call = refuse
+    with pytest.raises(StoreRefused):
+        node.step()
+    node.contender.leave()
+    assert tickets(memory) == []
 
 
 def test_leaving_spares_the_ticket_of_another_process(

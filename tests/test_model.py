@@ -21,11 +21,17 @@ from hypothesis.stateful import (
 
 from integration.support.fakes import Clock, FlakyStore, StillSession, memory_store
 from service_monitor.errors import Conflict, Replaced, StoreUnavailable
-from service_monitor.recipes.lease import WAITER_TTL, Contender, Lease, Request, release
+from service_monitor.recipes import contender
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.queue import read_queue
+from service_monitor.recipes.release import release
+from service_monitor.recipes.ticket import TicketLife
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Record, nonce_of
 
 LEASE = 20.0
+WAITER_TTL = TIMINGS.waiter_ttl
 NAMES = st.sampled_from("abcd")
 FAULTS = st.sampled_from([None, None, "request", "reply"])
 DELAYS = st.sampled_from([0.0, 0.0, 0.5, 3.0, 6.0, WAITER_TTL + 0.1, LEASE + 1])
@@ -41,7 +47,7 @@ class Node:
         self.session: StillSession | None = None
         self.store = FlakyStore(machine.store, machine.clock)
         request = Request("es", name, "h", LEASE, machine.slots)
-        self.contender = machine.contender(
+        self.contender = Contender(
             self.store,
             request,
             machine.clock,
@@ -58,8 +64,6 @@ class Node:
 
 class Machine(RuleBasedStateMachine):
     """Four service ids and whatever can happen to them."""
-
-    contender: type[Contender] = Contender
 
     @initialize(slots=st.integers(1, 2))
     def begin(self, slots: int) -> None:
@@ -93,6 +97,8 @@ class Machine(RuleBasedStateMachine):
                 node.lease = outcome
                 live = {r.key for r in self.store.list("es/lease/").records}
                 assert len(ahead & live) < self.slots, "overtaken in the queue"
+                renewed = node.session is not None and not node.session.ended
+                assert not renewed, "a lease kept alive as if it were a ticket"
         node.store.before = node.store.after = 0.0
 
     def waiting_ahead_of(self, name: str) -> set[str]:
@@ -130,14 +136,28 @@ class Machine(RuleBasedStateMachine):
                 self.store.delete(node.lease.record)
             del self.nodes[name]
 
-    @rule(name=NAMES)
-    def give_up(self, name: str) -> None:
+    @rule(name=NAMES, fault=FAULTS, at=st.integers(0, 2))
+    def give_up(self, name: str, fault: str | None, at: int) -> None:
+        """Leave, whatever failed before; where that fails, too, leave again."""
         node = self.nodes.pop(name, None)
-        if node and not node.paused and not node.lease:
+        if node and not node.paused:
+            node.store.plan(fault, at)
+            with suppress(StoreUnavailable):
+                node.contender.leave()
             node.store.plan(None)
             node.contender.leave()
             left = self.store.list(f"es/lease/{name}").records
             assert all(nonce_of(r.value) != node.contender._nonce for r in left)
+
+    @rule(name=NAMES, fault=FAULTS, at=st.integers(0, 2))
+    def is_too_late(self, name: str, fault: str | None, at: int) -> None:
+        """Find the lease of no use any more, as `acquire` may; queue again."""
+        node = self.nodes.get(name)
+        if node and node.lease and not node.paused:
+            node.lease = None
+            node.store.plan(fault, at)
+            with suppress(StoreUnavailable):
+                node.contender.missed()
 
     @rule(name=NAMES)
     def release_by_hand(self, name: str) -> None:
@@ -171,24 +191,23 @@ class Machine(RuleBasedStateMachine):
                 assert node.lease.token in tokens, f"{name} believes in a lease gone"
 
 
-class NoDeadline(Contender):
+class NoDeadline(TicketLife):
     """Mutant: a holder that believes in its lease for ever."""
 
     def _won(self, record: Record, asked: float) -> Lease:
         return Lease(record, float("inf"))
 
 
-class DeadlineFromReply(Contender):
+class DeadlineFromReply(TicketLife):
     """Mutant: a holder that counts from when it learned of its lease."""
 
     def _won(self, record: Record, asked: float) -> Lease:
         return Lease(record, self._clock() + self._request.lease_timeout)
 
 
-def run(examples: int, mutant: type[Contender] | None = None) -> None:
-    machine = type("Run", (Machine,), {"contender": mutant or Contender})
+def run(examples: int, *, mutant: bool = False) -> None:
     run_state_machine_as_test(
-        machine,
+        Machine,
         settings=settings(
             max_examples=examples,
             stateful_step_count=30,
@@ -209,7 +228,10 @@ def test_the_lease_keeps_its_promises() -> None:
 
 
 @pytest.mark.parametrize("mutant", [NoDeadline, DeadlineFromReply])
-def test_the_machine_catches_mutants(mutant: type[Contender]) -> None:
+def test_the_machine_catches_mutants(
+    mutant: type[TicketLife], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The test above could not fail."""
+    monkeypatch.setattr(contender, "TicketLife", mutant)
     with pytest.raises(AssertionError, match="lease gone"):
-        run(3000, mutant)
+        run(3000, mutant=True)

@@ -26,7 +26,8 @@ from service_monitor.net.calls import Bounds
 from service_monitor.net.stop import Stop
 from service_monitor.node.notify import QUEUED_FOR, Notifier
 from service_monitor.recipes.acquire import acquire
-from service_monitor.recipes.lease import Contender, Lease, Request
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 

@@ -80,3 +80,24 @@ def test_what_is_no_record_is_none(text: str) -> None:
     assert Ticket.from_json(text) is None
     assert Registration.from_json(text) is None
     assert nonce_of(text) is None
+
+
+@pytest.mark.parametrize("name", sorted(TICKET.keys() - {"slots", "since"}))
+def test_a_ticket_without_a_field_is_none(name: str) -> None:
+    """A record of another tool would end each command with a traceback."""
+    assert Ticket.from_json(json.dumps(TICKET | {name: None})) is None
+    left = {field: value for field, value in TICKET.items() if field != name}
+    assert Ticket.from_json(json.dumps(left)) is None
+
+
+def test_a_mistake_of_ours_is_no_strange_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug in reading would make every ticket invisible, and all nodes the first."""
+
+    def broken(ticket: Ticket) -> bool:
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr(Ticket, "_valid", broken)
+    with pytest.raises(AttributeError):
+        Ticket.from_json(json.dumps(TICKET))

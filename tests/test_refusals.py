@@ -25,7 +25,7 @@ from service_monitor.node.watcher import Rhythm, Watcher
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.discovery import wait_for_hosts
 from service_monitor.recipes.lease import Request
-from service_monitor.recipes.registry import Service
+from service_monitor.recipes.publisher import Service
 from service_monitor.records import Snapshot
 from service_monitor.stores.sqlite.errors import failure
 from service_monitor.stores.sqlite.store import SqliteStore

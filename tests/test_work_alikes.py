@@ -24,7 +24,7 @@ from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
 from service_monitor.node.watcher import Rhythm, Watcher
-from service_monitor.recipes.registry import Service
+from service_monitor.recipes.publisher import Service
 from service_monitor.stores.dynamodb import table as dynamodb_table
 from service_monitor.stores.dynamodb.refusals import UnknownOperation
 from service_monitor.stores.dynamodb.store import DynamoStore

@@ -25,7 +25,7 @@ from integration.faults.scenes import (
 )
 from integration.support.etcd_log import ChangeLog
 from service_monitor.net.calls import STOP_GRACE
-from service_monitor.recipes.lease import WAITER_TTL
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.stores.etcd.endpoints import DEFAULT_PREFIX
 
 # The first may have to wait for the making of an image.
@@ -42,8 +42,8 @@ def test_a_waiter_that_was_frozen_past_its_ttl_queues_at_the_end(
     frozen.stop()
     stopped = time.monotonic()
     wait_for("the end of es-2's ticket", lambda: "es-2" not in tickets(cluster, run))
-    assert time.monotonic() - stopped < WAITER_TTL + SOON
-    time.sleep(max(0.0, stopped + 1.1 * WAITER_TTL - time.monotonic()))
+    assert time.monotonic() - stopped < TIMINGS.waiter_ttl + SOON
+    time.sleep(max(0.0, stopped + 1.1 * TIMINGS.waiter_ttl - time.monotonic()))
     third = queued(run, "es-4")
     release(cluster, run, "es-1")
     assert second.wait(SOON) == 0, second
@@ -113,7 +113,7 @@ def test_a_stop_at_any_moment_leaves_nothing(
             else:
                 assert "cannot take the ticket back" not in command.stderr
         assert tickets(cluster, run).keys() - late == {"es-0"}
-    lapse = WAITER_TTL + SOON if late else 0
+    lapse = TIMINGS.waiter_ttl + SOON if late else 0
     wait_for("their end", lambda: tickets(cluster, run) == {"es-0": "held"}, lapse)
 
 

@@ -39,8 +39,9 @@ MARK = "history: "  # begins our lines on stderr
 _LONGEST = 64 * 1024
 _NEEDED = (
     *("__main__", "cli.app", "net.http", "node.probe", "node.watcher"),
-    *("recipes.acquire", "recipes.lease", "recipes.registry", "stores.dynamodb.store"),
-    *("stores.etcd.v2", "stores.etcd.v3", "stores.sqlite.store"),
+    *("recipes.acquire", "recipes.contender", "recipes.publisher"),
+    *("stores.dynamodb.store", "stores.etcd.v2", "stores.etcd.v3"),
+    "stores.sqlite.store",
 )
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
@@ -56,7 +57,7 @@ def tell(**what: Any) -> None:
 def observe() -> None:
     """Let the process tell its nonces, and what `acquire` believes when it returns."""
     from service_monitor import records
-    from service_monitor.recipes import acquire, lease, registry
+    from service_monitor.recipes import acquire, contender, lease, publisher
 
     def new_nonce() -> str:
         nonce = records.new_nonce()
@@ -70,15 +71,16 @@ def observe() -> None:
         tell(decided=now(), deadline=found.deadline, believed=found.token)
         return found
 
-    for module in lease, registry:
+    for module in contender, publisher:
         module.new_nonce = new_nonce  # type: ignore[attr-defined]
     acquire.acquire = told
 
 
 def set_waiter_ttl(seconds: float) -> None:
-    from service_monitor.recipes import acquire, lease
+    """Let tickets that wait live so many seconds."""
+    from service_monitor.recipes.timings import TIMINGS
 
-    lease.WAITER_TTL = acquire.WAITER_TTL = seconds  # type: ignore[attr-defined]
+    object.__setattr__(TIMINGS, "waiter_ttl", seconds)  # of this process alone
 
 
 def stop_at(where: str) -> None:

@@ -14,12 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from integration.history.launcher import set_waiter_ttl
 from service_monitor.errors import Conflict, RecordGone
-from service_monitor.net.calls import Bounds
+from service_monitor.net.stop import Stop
 from service_monitor.node import watcher
-from service_monitor.recipes import acquire, discovery, lease, registry
+from service_monitor.recipes import acquire, contender, discovery, lease, publisher
 from service_monitor.recipes.queue import Queue, read_queue
+from service_monitor.recipes.release_gate import ReleaseGate
 from service_monitor.recipes.session import Session
+from service_monitor.recipes.ticket import TicketLife
+from service_monitor.recipes.timings import Timings
 from service_monitor.records import Record, Snapshot
 from service_monitor.stores.base import Store
 
@@ -57,21 +61,21 @@ def order_by_name() -> None:
         entries = read_queue(snapshot).entries
         return Queue(tuple(sorted(entries, key=lambda e: e.record.key)))
 
-    _set(lease, "read_queue", by_name)
+    _set(contender, "read_queue", by_name)
 
 
 @_bug("place")
 def no_keepalive() -> None:
     """A waiting ticket is never renewed."""
 
-    real = lease.Contender._keep_alive
+    real = TicketLife.keep_alive
 
     def keep_alive(self: Any, record: Record) -> Session:
         session = real(self, record)
         _set(session, "_vouch", lambda: False)
         return session
 
-    _set(lease.Contender, "_keep_alive", keep_alive)
+    _set(TicketLife, "keep_alive", keep_alive)
 
 
 @_bug("released")
@@ -79,12 +83,12 @@ def release_without_owner_check() -> None:
     """`watch` frees whatever lease its service id has by then."""
 
     def release(self: Any) -> None:
-        if self._turn.earned:
+        if self._gate.is_open:
             with suppress(Conflict):
-                self._store.delete(self._turn.seen)
+                self._store.delete(self._gate.acquisition)
             for record in self._store.list(self._ticket_key).records:
                 self._store.delete(record)
-            self._turn = watcher.Turn(self._rhythm.rise)
+            self._gate = ReleaseGate(self._rhythm.rise)
 
     _set(watcher.Watcher, "_release", release)
 
@@ -92,7 +96,7 @@ def release_without_owner_check() -> None:
 @_bug("takeover")
 def ticket_without_ttl() -> None:
     """A waiting ticket does not expire."""
-    _set(lease, "WAITER_TTL", 3600.0)
+    set_waiter_ttl(3600.0)
 
 
 @_bug("order", "exclusion")
@@ -132,13 +136,13 @@ def release_before_up() -> None:
 @_bug("clean_exit")
 def ticket_left_behind() -> None:
     """SIGTERM ends a waiter without taking its ticket back."""
-    _set(lease.Contender, "leave", lambda self: self._end_session())
+    _set(TicketLife, "take_back", TicketLife.let_be)
 
 
 @_bug("clean_exit")
 def registration_left_behind() -> None:
     """SIGTERM ends `watch` without deregistering."""
-    _set(registry.Publisher, "withdraw", lambda self: None)
+    _set(publisher.Publisher, "withdraw", lambda self: None)
 
 
 @_bug("tokens", "exit_code")
@@ -154,7 +158,7 @@ def deadline_from_reply() -> None:
     def won(self: Any, record: Record, *_: float) -> lease.Lease:
         return lease.Lease(record, self._clock() + self._request.lease_timeout)
 
-    _set(lease.Contender, "_won", won)
+    _set(TicketLife, "_won", won)
 
 
 @_bug("wakeup")
@@ -162,9 +166,9 @@ def lost_wakeup() -> None:
     """A waiter does not wake when its turn comes, it looks again some time later."""
 
     def sleep(
-        store: Store, waiting: lease.Waiting, left: float, bounds: Bounds
+        store: Store, waiting: lease.Waiting, left: float, stop: Stop, _: Timings
     ) -> None:
-        bounds.stop.wait(min(2.5, left))
+        stop.wait(min(2.5, left))
 
     _set(acquire, "_wait", sleep)
 

@@ -26,7 +26,7 @@ from integration.support.loopback import (
     Serve,
 )
 from service_monitor.net.calls import STOP_GRACE
-from service_monitor.recipes.lease import WAITER_TTL
+from service_monitor.recipes.timings import TIMINGS
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
@@ -96,7 +96,7 @@ def test_pid_1_is_stopped_at_any_moment(
         assert free in (0, left), commands[3]
         # Nor is there then time for the store, and the records lapse.
         slow = any(seconds > STOP_GRACE for _, seconds in ended)
-        patience = WAITER_TTL + SOON if slow else 0
+        patience = TIMINGS.waiter_ttl + SOON if slow else 0
         granted = {} if free else {"es-1": "held"}
         wait_for("its end", lambda: states(run_free) == granted, patience)
         wait_for("their end", lambda: states(run) == {"es-0": "held"}, patience)

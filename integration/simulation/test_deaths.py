@@ -20,7 +20,7 @@ from integration.simulation.verdicts import (
     wait_started,
 )
 from integration.support.etcd import Etcd
-from service_monitor.recipes.lease import WAITER_TTL
+from service_monitor.recipes.timings import TIMINGS
 
 pytestmark = pytest.mark.timeout(360)
 
@@ -35,7 +35,7 @@ def test_killed_waiter_loses_its_place(make_cluster: MakeCluster) -> None:
     died = time.monotonic()
     cluster.wait_up(HANG, [holder, last])
     (granted,) = last.events("granted")
-    assert granted.at - died < WAITER_TTL + SLACK
+    assert granted.at - died < TIMINGS.waiter_ttl + SLACK
     assert_one_cluster(cluster, sorted([holder, last], key=cluster.nodes.index))
     assert last.seeds == [holder.host]
 

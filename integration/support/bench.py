@@ -11,9 +11,10 @@ from integration.support.commands import HANG
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
 from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.discovery import up_hosts
-from service_monitor.recipes.lease import Contender, Lease, Request
-from service_monitor.recipes.registry import Service
+from service_monitor.recipes.lease import Lease, Request
+from service_monitor.recipes.publisher import Service
 from service_monitor.stores.sqlite.store import SqliteStore
 
 OK, BAD = Result(True, "200 OK"), Result(False, "connection refused")

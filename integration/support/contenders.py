@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from integration.support.fakes import Clock, FlakyStore, StillSession
-from service_monitor.recipes.lease import Contender, Lease, Request, Waiting
+from service_monitor.recipes.contender import Contender
+from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.records import Ticket
 from service_monitor.stores.sqlite.store import SqliteStore
 

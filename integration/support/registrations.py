@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from service_monitor.recipes.health import Health
-from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.recipes.publisher import Publisher, Service
 from service_monitor.stores.sqlite.store import SqliteStore
 
 UP, DOWN = Health(up=True, reason="200 OK"), Health(reason="connection refused")

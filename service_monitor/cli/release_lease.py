@@ -51,7 +51,7 @@ def release_lease(
     Example:
       service-monitor release-lease --label=es --service-id=es-1
     """
-    from service_monitor.recipes.lease import release
+    from service_monitor.recipes.release import release
 
     label, service_id = identity.label, identity.service_id
     with opened(store, process.bounds) as opened_store:

@@ -16,7 +16,7 @@ from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration
 
 if TYPE_CHECKING:
-    from service_monitor.recipes.registry import Service
+    from service_monitor.recipes.publisher import Service
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def service_to_publish(
     """
     from service_monitor.net.addresses import with_port
     from service_monitor.node.place import host_to_publish
-    from service_monitor.recipes.registry import Service
+    from service_monitor.recipes.publisher import Service
 
     label, service_id, url = identity.label, identity.service_id, probing.url
     if probing.insecure:

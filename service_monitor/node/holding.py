@@ -12,8 +12,8 @@ from collections.abc import Callable
 from service_monitor.errors import LocalLack
 from service_monitor.net.calls import IN_FLIGHT
 from service_monitor.net.lacks import start_thread
+from service_monitor.recipes.lease import HOLDER_TTL, Lease
 from service_monitor.recipes.session import Session
-from service_monitor.recipes.turn import HOLDER_TTL, Lease
 from service_monitor.records import Ticket
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now

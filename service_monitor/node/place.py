@@ -8,7 +8,7 @@ from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.net.stop import Stop
 from service_monitor.node.advertise import advertised_host
 from service_monitor.node.notify import Notifier
-from service_monitor.recipes.trouble import FAILURES, told
+from service_monitor.recipes.trouble import FAILURES, failure_text
 from service_monitor.stores.base import Store
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ def host_to_publish(
                 log.warning("%s; trying on", error)
             said = type(error)
             away = isinstance(error, StoreUnavailable)
-            notifier.queued(f"waiting for a route: {error}" if away else told(error))
+            notifier.queued(
+                f"waiting for a route: {error}" if away else failure_text(error)
+            )
             stop.wait(RETRY)
             stop.check()

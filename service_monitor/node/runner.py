@@ -27,8 +27,8 @@ from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.arrival import Arrival, awaiting
 from service_monitor.recipes.discovery import up_hosts
 from service_monitor.recipes.lease import Lease, Request
-from service_monitor.recipes.session import remove_own
-from service_monitor.recipes.trouble import FAILURES, Trouble, told
+from service_monitor.recipes.release import remove_own
+from service_monitor.recipes.trouble import FAILURES, Trouble, failure_text
 from service_monitor.records import hosts_prefix, nonce_of
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
@@ -132,7 +132,7 @@ class Runner:
         except StoreRefused as error:
             if not plan.start_anyway:
                 raise
-            log.error("starting without the lease: %s", told(error))
+            log.error("starting without the lease: %s", failure_text(error))
             return None
 
     def _start(self, lease: Lease | None) -> Child:
@@ -211,7 +211,7 @@ class Runner:
                 if self._watcher.lapsed:
                     raise self._too_late() from error
                 trouble.met(error)
-                self._notifier.status(f"its turn has come; {told(error)}")
+                self._notifier.status(f"its turn has come; {failure_text(error)}")
                 self._stop.wait(_RETRY)
                 continue
             if unsure and not self._watcher.lapsed:

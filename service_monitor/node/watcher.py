@@ -16,10 +16,10 @@ from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.node.holding import Holding
 from service_monitor.node.notify import Notifier
 from service_monitor.node.probe import Probe
-from service_monitor.recipes.handover import Turn as Turn
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.lease import Lease
-from service_monitor.recipes.registry import Publisher, Service
+from service_monitor.recipes.publisher import Publisher, Service
+from service_monitor.recipes.release_gate import ReleaseGate
 from service_monitor.recipes.trouble import FAILURES, Trouble
 from service_monitor.records import Record, Snapshot, Ticket, lease_prefix, nonce_of
 from service_monitor.stores.base import CALL_TIMEOUT, Store
@@ -79,7 +79,7 @@ class Watcher:
         self._ending = False
         self._on_lost: Callable[[], None] = lambda: None
         self._health = Health(rhythm.rise, rhythm.fall)
-        self._turn = Turn(rhythm.rise)
+        self._gate = ReleaseGate(rhythm.rise)
         self._ticket_key = lease_prefix(service.label) + service.service_id
         self._snapshot: Snapshot | None = None
         self._trouble = Trouble("probing on")
@@ -90,7 +90,7 @@ class Watcher:
     @property
     def holds(self) -> bool:
         """Tell whether the startup lease was seen, and not seen to go."""
-        return self._turn.seen is not None
+        return self._gate.acquisition is not None
 
     def hold(self, lease: Lease | None, on_lost: Callable[[], None]) -> None:
         """Keep this startup lease alive: while rounds are made, as long as it may last.
@@ -103,7 +103,7 @@ class Watcher:
         if lease is None:
             return
         self.alive()
-        self._turn.look(lease.record)
+        self._gate.look(lease.record)
         self._on_lost = on_lost
         self._holding = Holding(self._store, lease, self._vouch, self._overdue)
         self._holding.watch()
@@ -156,7 +156,7 @@ class Watcher:
         if self._health.up and not self.was_up:
             self.was_up = True
             self._notifier.ready()
-        self._turn.observe(result.ok)
+        self._gate.observe(result.ok)
         before = self._health.up
         try:
             if self._publish() and self.is_up:
@@ -168,7 +168,7 @@ class Watcher:
             self._say()
         self.alive()
         interval = self._rhythm.interval
-        if self._turn.seen:
+        if self._gate.acquisition:
             well = result.ok or self._health.up
             hurry = self._rhythm.connected if well else STARTUP_INTERVAL
             interval = min(interval, hurry)
@@ -187,8 +187,8 @@ class Watcher:
 
     def _look(self) -> bool:
         """See whether our service id holds the lease; return True if it newly does."""
-        before, since = self._turn.seen, self._turn.since
-        given_back = self._turn.given_back
+        before, since = self._gate.acquisition, self._gate.seen_at
+        given_back = self._gate.release_sent
         try:
             self._snapshot = self._store.list(self._ticket_key)
         except FAILURES as error:
@@ -197,11 +197,11 @@ class Watcher:
         found = next(iter(self._snapshot.records), None)
         if found and self._nonce is not None and nonce_of(found.value) != self._nonce:
             found = None
-        new = self._turn.look(found)
+        new = self._gate.look(found)
         if new:
             self.let_go()  # another one's
             log.info("this service holds the startup lease; released once it is up")
-        elif before and not self._turn.seen:
+        elif before and not self._gate.acquisition:
             if given_back:  # only the reply was lost
                 self._released(since)
             elif self.lapsed:
@@ -243,15 +243,15 @@ class Watcher:
         return f"{seen}; if it expired, use a longer one"
 
     def _release(self) -> None:
-        if not self._turn.earned or self._turn.seen is None:
+        if not self._gate.is_open or self._gate.acquisition is None:
             return
-        self._turn.given_back = True
+        self._gate.release_sent = True
         try:
-            self._store.delete(self._turn.seen)
+            self._store.delete(self._gate.acquisition)
         except Conflict:
             return  # acquired again: the next round sees it
-        self._released(self._turn.since)
-        self._turn = Turn(self._rhythm.rise)
+        self._released(self._gate.seen_at)
+        self._gate = ReleaseGate(self._rhythm.rise)
 
     def _released(self, since: float) -> None:
         log.info(
@@ -264,7 +264,7 @@ class Watcher:
         """Sleep, but wake when our service id acquires the lease."""
         self._stop.wait(_PACE)
         while not self._stop.requested and (left := until - now()) > 0:
-            if self._turn.seen or self._trouble.failure or self._snapshot is None:
+            if self.holds or self._trouble.failure or self._snapshot is None:
                 self._stop.wait(left)
                 return
             try:

@@ -1,8 +1,9 @@
 """What a start finds of its service id and its cluster before it queues.
 
 An "up" of an earlier life is taken back: nobody is to be told to join a node that
-waits. Where there was one, all nodes may have been killed, and started again before
-their records lapsed: then an "up" of others counts only with a sign of life.
+waits. Where there was an earlier life, all nodes may have been killed, and started
+again before their records lapsed: then an "up" of others counts only with a sign of
+life.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from service_monitor.errors import IdInUse
 from service_monitor.recipes.discovery import is_joinable
 from service_monitor.recipes.identity import registered_elsewhere
+from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.queue import Entry, Queue
-from service_monitor.recipes.turn import Lease, Request, Waiting
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.records import Record, Registration, hosts_prefix
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
@@ -24,17 +26,16 @@ log = logging.getLogger(__name__)
 
 USUAL_TTL = 15.0
 """Seconds that a registration lives without a keepalive, by default."""
-PATIENCE = 18.0
-"""Seconds that a sign of life is waited for: what lives no longer has lapsed by then,
-also by a clock that shows whole seconds."""
 _NOISE = 2.5
 """Seconds by which a store may be wrong about how long a record has left."""
-_LOOK = 5.0
-"""Seconds between two looks whether another host's registration has gone."""
 
 
 class Arrival:
-    """The start of one service id, from its first look until it knows whom to join."""
+    """The start of one service id, from its first look until it knows whom to join.
+
+    `ttl` is for how many seconds a registration lives without a keepalive. `check` is
+    called between two calls to the store; it raises where the start is to end.
+    """
 
     def __init__(
         self,
@@ -42,30 +43,34 @@ class Arrival:
         request: Request,
         ttl: float = USUAL_TTL,
         check: Callable[[], None] = lambda: None,
+        timings: Timings = TIMINGS,
     ) -> None:
+        self._timings = timings
         self._store = store
         self._request = request
         self._overdue = min(ttl, USUAL_TTL) * 2 / 3 - _NOISE
-        self._check = check  # raises where we are to end; told between two calls
-        self._killed = False  # an earlier life ended without a word
-        self._since = math.inf
-        self._old: dict[str, tuple[int, int]] = {}
+        self._check = check
+        self._crashed = False  # an earlier life ended without taking back its records
+        self._began = math.inf
+        self._at_first: dict[str, tuple[int, int]] = {}
+        """What `created` and `version` each registration had when it began."""
         self._ends: dict[str, float] = {}
+        """When each record was to end as first asked for: later means renewed."""
         self._alive: set[str] = set()
-        self._limit: float | None = None
-        self._told = False
+        self._believe_at: float | None = None
+        self._logged = False
 
     def enter(self, mine: Entry | None, queue: Queue) -> Waiting | None:
         """Take back the "up" of an earlier life; return what forbids to queue.
 
-        That is the registration of a living service of this id on another host. `mine`
-        is the ticket of an earlier life. Raises `StoreError`, and `Conflict` when it
-        was changed meanwhile.
+        What forbids it is the registration of a living service of this id on another
+        host. `mine` is the ticket of an earlier life. Raises `StoreError`, and
+        `Conflict` when a record was changed meanwhile.
         """
         request = self._request
         snapshot = self._store.list(hosts_prefix(request.label))
         self._check()
-        self._killed = self._killed or mine is not None
+        self._crashed = self._crashed or mine is not None
         for record in snapshot.records:
             found = Registration.from_json(record.value)
             if record.key != request.hosts_key or found is None:
@@ -73,28 +78,34 @@ class Arrival:
             if request.lives_elsewhere(found.host):
                 why = registered_elsewhere(found)
                 key = record.key
-                return Waiting(queue, 0, snapshot, key, True, _LOOK, why)
-            self._killed = True
+                return Waiting(
+                    queue, 0, snapshot, key, True, self._timings.look_hosts, why
+                )
+            self._crashed = True
             if found.up:
                 self._store.delete(record)
                 log.info(
                     'label %s: took back the "up" of an earlier life', request.label
                 )
-        if self._since == math.inf:
-            self._since = now()
-            self._old = {r.key: (r.created, r.version) for r in snapshot.records}
+        if self._began == math.inf:
+            self._began = now()
+            self._at_first = {r.key: (r.created, r.version) for r in snapshot.records}
         return None
 
     def unsure(self, lease: Lease) -> list[str]:
-        """Return the hosts that are up as the store has it, but may be dead.
+        """Return the hosts that are up by what the store says, but may be dead.
 
-        None once each has gone or shown that it lives: written or renewed since this
-        start began; with no earlier life of our own, not overdue. So it ends within
-        `PATIENCE`, and before half of the lease is used up. Raises `StoreError`; and
-        `IdInUse` if the service id came up on another host since.
+        A host is no longer among them once its record has gone, or was written or
+        renewed since this start began; without an earlier life of our own it is enough
+        that its renewal is not overdue. After `sign_of_life` seconds, or when half of
+        the lease is used up, the rest are believed to be up. Makes a call to the store
+        for each host that is in doubt. Raises `StoreError`; and `IdInUse` if the
+        service id came up on another host since.
         """
-        if self._limit is None:
-            self._limit = min(self._since + PATIENCE, (now() + lease.end) / 2)
+        if self._believe_at is None:
+            self._believe_at = min(
+                self._began + self._timings.sign_of_life, (now() + lease.end) / 2
+            )
         request, hosts = self._request, []
         for record in self._store.list(hosts_prefix(request.label)).records:
             found = Registration.from_json(record.value)
@@ -104,7 +115,7 @@ class Arrival:
                 raise IdInUse(f"label {request.label}: {registered_elsewhere(found)}")
             if found.up and is_joinable(found.host) and not self._lives(record):
                 hosts.append(found.host)
-        if hosts and now() >= self._limit:
+        if hosts and now() >= self._believe_at:
             log.warning(
                 "label %s: no sign of life in time of %s: taken for up",
                 self._request.label,
@@ -114,28 +125,30 @@ class Arrival:
         return hosts
 
     def tell(self, unsure: list[str]) -> None:
-        """Log once that the start waits for these hosts."""
-        if not self._told:
+        """Log, the first time, that the start waits for these hosts."""
+        if not self._logged:
             log.info(
                 "label %s: its turn has come; waiting for a sign of life of %s",
                 self._request.label,
                 ", ".join(unsure),
             )
-        self._told = True
+        self._logged = True
 
     def _lives(self, record: Record) -> bool:
+        """Tell whether an "up" has given a sign of life, or needs none any more."""
         key = record.key
-        if now() >= self._since + PATIENCE:
-            return True
-        written = self._old.get(key) != (record.created, record.version)
-        if written or key in self._alive or key == self._request.hosts_key:
+        if now() >= self._began + self._timings.sign_of_life:
+            return True  # what died before has lapsed
+        is_new = self._at_first.get(key) != (record.created, record.version)
+        if is_new or key in self._alive or key == self._request.hosts_key:
             return True
         self._check()
         left = self._store.time_left(record)
-        end = now() + left
-        fine = not self._killed and key not in self._ends and left >= self._overdue
+        end, is_first_look = now() + left, key not in self._ends
+        in_time = not self._crashed and is_first_look and left >= self._overdue
         renewed = end - self._ends.setdefault(key, end) > _NOISE
-        if fine or renewed or left > PATIENCE:
+        # One that lasts longer than we wait could show nothing in that time.
+        if in_time or renewed or left > self._timings.sign_of_life:
             self._alive.add(key)
         return key in self._alive
 

@@ -1,4 +1,4 @@
-"""Whom to join: the hosts that are up, and what a record of others may say of it."""
+"""Whom to join: the hosts that are up, read from records that anybody may write."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 
-from service_monitor.errors import (
-    StoreRefused,
-    WaitTimeout,
-)
+from service_monitor.errors import WaitTimeout
 from service_monitor.net.addresses import is_host, is_nowhere, with_port
 from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.net.stop import Stop
-from service_monitor.recipes.trouble import FAILURES, Failure, Trouble
+from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.trouble import FAILURES, Trouble
 from service_monitor.records import (
     Record,
     Registration,
@@ -24,20 +22,15 @@ from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
 
-_LOOK = 5.0
-"""Seconds between two looks while waiting for hosts, if no change wakes us before."""
-
-_PACE = 0.05
-
 
 def registrations(
     records: Iterable[Record], warned: set[str] | None = None
 ) -> Iterator[tuple[Record, Registration]]:
-    """Give those that name a host which somebody could connect to.
+    """Give the registrations that name a host to which somebody could connect.
 
-    A host goes into command lines and lists: a comma, a blank or an escape code of a
-    foreign tool would become somebody else's option. What is left aside is warned of,
-    once for all calls that share `warned`.
+    A host goes into command lines and lists: a comma, a blank or an escape code that
+    another tool wrote would become an option of some command. What is left aside is
+    warned of: once a key for all calls that share `warned`, whose keys they add.
     """
     for record in records:
         found = Registration.from_json(record.value)
@@ -52,7 +45,7 @@ def registrations(
 
 
 def is_joinable(host: str) -> bool:
-    """Tell whether it is a name, or an address that a service can have."""
+    """Tell whether `host` is a name, or an address that a service can have."""
     return is_host(host) and not is_nowhere(host)
 
 
@@ -82,57 +75,55 @@ def wait_for_hosts(
     timeout: float,
     bounds: Bounds,
     port: int | None = None,
+    timings: Timings = TIMINGS,
 ) -> list[str]:
     """Block until that many hosts are up; return all that are, as `up_hosts` does.
 
-    The last look is at the deadline. Outages of the store are waited out. Raises
-    `WaitTimeout` after `timeout` seconds, or the `StoreError` or `LocalLack` if that
-    was the trouble then, and `Stopped`; and `StoreRefused` at once from a store that
-    never served us.
+    The last look is at the deadline, `timeout` seconds from now. If too few are up then
+    it raises `WaitTimeout`, or if that look failed its `StoreError` or `LocalLack`.
+    Outages of the store before that are waited out. Raises `Stopped`, and
+    `StoreRefused` at once from a store that never served us.
     """
     with bounds.within(timeout + STOP_GRACE):
-        return _wait_for_hosts(store, label, at_least, timeout, bounds.stop, port)
+        return _until_up(store, label, at_least, timeout, bounds.stop, port, timings)
 
 
-def _wait_for_hosts(
+def _until_up(
     store: Store,
     label: str,
     at_least: int,
     timeout: float,
     stop: Stop,
     port: int | None,
+    timings: Timings,
 ) -> list[str]:
     deadline = now() + timeout
-    trouble, served = Trouble("trying on"), False
+    trouble = Trouble("trying on", timings, refusal_ends=True)
     warned: set[str] = set()
     while True:
         hosts: list[str] = []
-        failure: Failure | None = None
         over = now() >= deadline
         try:
             snapshot = store.list(hosts_prefix(label))
-            served = True
+            trouble.served()
             hosts = up_hosts(snapshot.records, port, warned)
             if len(hosts) >= at_least:
                 return hosts
             if not over:
-                left = max(0.0, min(_LOOK, deadline - now()))
+                left = max(0.0, min(timings.look_hosts, deadline - now()))
                 store.wait(hosts_prefix(label), snapshot, left)
             trouble.over()
         except FAILURES as error:
-            if isinstance(error, StoreRefused) and not served:
-                raise
             trouble.met(error)
-            failure = error
             if not over:
-                stop.wait(min(1.0, max(0.0, deadline - now())))
+                stop.wait(min(trouble.pause(), max(0.0, deadline - now())))
         stop.check()
         if over:
-            if failure is not None:
-                raise failure
+            if trouble.failure is not None:
+                raise trouble.failure
             raise WaitTimeout(
                 f"label {label}: {len(hosts)} of {at_least} hosts up after "
                 f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"
             )
         # A wait is a hint and may return at once: never spin.
-        stop.wait(min(_PACE, max(0.0, deadline - now())))
+        stop.wait(min(timings.pace, max(0.0, deadline - now())))

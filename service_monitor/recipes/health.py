@@ -1,4 +1,4 @@
-"""Rise and fall: what a row of probe results says about a service.
+"""Rise and fall: what several probe results in a row say about a service.
 
 No I/O.
 """
@@ -36,6 +36,6 @@ class Health:
         return enough
 
     def doubt(self) -> None:
-        """Believe the latest failure alone: there may have been a start since."""
+        """Go down by the latest failure alone: the service may have started anew."""
         if self.up and self.failures:
             self.up, self.reason = False, self.latest

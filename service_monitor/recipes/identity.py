@@ -1,4 +1,4 @@
-"""Whose a service id is: it goes on where it was, and another host waits for it.
+"""Which host has a service id: one starts anew there, and other hosts wait for it.
 
 No I/O. Nothing is resolved: two spellings of one address are one host, a name and an
 address are two.

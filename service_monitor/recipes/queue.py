@@ -23,18 +23,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Queue:
-    """The live tickets of one label, in the order of their turn."""
+    """The live tickets of one label, in the order in which they were created."""
 
     entries: tuple[Entry, ...]
     strangers: tuple[str, ...] = ()
-    """Keys of what is no ticket."""
+    """Keys of records that are no tickets."""
 
     @property
     def holders(self) -> list[Entry]:
+        """Return the tickets that are the lease, in the order of the queue."""
         return [entry for entry in self.entries if entry.ticket.held]
 
     @property
     def waiters(self) -> list[Entry]:
+        """Return the tickets that wait, in the order of the queue."""
         return [entry for entry in self.entries if not entry.ticket.held]
 
     @property
@@ -44,22 +46,26 @@ class Queue:
 
     @property
     def slots_differ(self) -> bool:
+        """Tell whether nodes were started with different --slots."""
         return len({entry.ticket.slots for entry in self.entries}) > 1
 
     def find(self, key: str) -> tuple[int, Entry] | None:
-        """Return a ticket and its index among all live ones."""
+        """Return the ticket under `key` and its index among all live ones, if any."""
         for index, entry in enumerate(self.entries):
             if entry.record.key == key:
                 return index, entry
         return None
 
     def position(self, key: str) -> int:
-        """Return a waiter's place among the waiters: 1 is the next in line."""
+        """Return a waiter's place among the waiters: 1 is the next in line.
+
+        Raises ValueError where nobody waits under `key`.
+        """
         return 1 + [entry.record.key for entry in self.waiters].index(key)
 
 
 def read_queue(snapshot: Snapshot) -> Queue:
-    """Read the tickets of a snapshot, leaving aside what is not one."""
+    """Read the tickets of a snapshot, and set the keys of other records apart."""
     entries, strangers = [], []
     for record in snapshot.records:
         ticket = Ticket.from_json(record.value)
@@ -70,13 +76,16 @@ def read_queue(snapshot: Snapshot) -> Queue:
     return Queue(tuple(entries), tuple(strangers))
 
 
-def tell_strangers(queue: Queue, told: set[str]) -> None:
-    """Warn of what is no ticket, unless it was `told` at the look before."""
+def warn_of_strangers(queue: Queue, warned: set[str]) -> None:
+    """Warn of keys that hold no ticket, but for those in `warned`: of the last look.
+
+    `warned` becomes what this look found.
+    """
     for key in queue.strangers:
-        if key not in told:
+        if key not in warned:
             log.warning("%s is not a ticket: left aside", key)
-    told.clear()
-    told.update(queue.strangers)
+    warned.clear()
+    warned.update(queue.strangers)
 
 
 def describe(queue: Queue, key: str) -> str:

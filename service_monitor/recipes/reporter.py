@@ -1,4 +1,4 @@
-"""Who is told how a wait goes, as far as the recipes know it."""
+"""What a wait for the lease reports to, as far as the recipes know it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Takes signs of life of a wait; never blocks and never raises."""
+    """Takes reports of a wait; never blocks and never raises."""
 
     def queued(self, text: str) -> None:
-        """Take note that it waits, and why."""
+        """Take note that the wait goes on, and why: one line of text."""
         ...
 
     def passing(self) -> None:
-        """Take note that a look of several calls goes on."""
+        """Take note that a look at the store goes on, between two of its calls."""
         ...
 
 
 class Silent:
-    """Tells nobody."""
+    """Reports to nobody."""
 
     def queued(self, text: str) -> None:
         """Do nothing."""

@@ -1,6 +1,6 @@
-"""Which host a ticket names where no option says it, and whether that can be relied on.
+"""Which host a ticket names, and whether that tells this machine from others.
 
-Nobody connects to it. But it tells one machine from another, where two were given one
+Nobody connects to that host. It is for telling two machines apart that were given one
 service id.
 """
 
@@ -18,10 +18,11 @@ from service_monitor.net.here import is_container
 def seen_host(
     given: str | None, local_address: Callable[[], str], root: Path = Path("/")
 ) -> tuple[str, bool]:
-    """Return the host given, or the address that reaches the store, or the host name.
+    """Return the host given, else the address used for the store, else the host name.
 
-    And whether it is this machine's alone, and the same at each start: the address of a
-    container is another one in the next, and loopback is everywhere.
+    The second value tells whether no other machine has this host and this machine has
+    it at each start. A container gets another address at its next start, and loopback
+    is the same everywhere. `local_address` may block for as long as a store's call.
     """
     if given:
         return given, True

@@ -1,4 +1,4 @@
-"""Keep one record alive beside whatever its owner is doing."""
+"""Keep one record alive in a thread beside whatever its owner is doing."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from service_monitor.errors import (
     RecordGone,
     Stopped,
     StoreError,
-    StoreUnavailable,
 )
 from service_monitor.net.lacks import start_thread
-from service_monitor.records import Record, nonce_of
+from service_monitor.records import Record
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 RENEWALS = 3
 """Keepalives in one ttl, so that two in a row may fail: etcd's own client does so."""
-TRIES = 4
-"""Looks at a record that changes under our eyes before it counts as trouble."""
 
 
 class Session:
-    """A record and the thread that renews it every third of its ttl, until `end`.
+    """A record and the thread that renews it every third of its `ttl`, until `end`.
 
-    It does so only while `vouch()` is true: who has stalled must not be kept alive. It
-    gives up when the record is gone or somebody else's; `keeps` tells the owner. With
-    `until` the last renewal is the one that ends just then; one that failed is tried
-    again while the record may live, also when it then ends later.
+    It renews only while `vouch()` is true: a process that has stalled must not look
+    alive. It gives up when the record is gone or somebody else's; `keeps` tells the
+    owner. With `until` the last renewal lets the record end just then. Where that
+    renewal failed it is tried again while the record may live, even if the record then
+    ends later.
 
-    `deadline` is when the record ends if nothing renews it, on this process's clock and
-    no later than in the store; it moves with each renewal.
+    `deadline` is when the record ends if nothing renews it: on this process's clock
+    (`timing.now`), and no later than in the store. It moves with each renewal.
+
+    Raises `LocalLack` where there is no thread for it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Session:
         self._until = until
         self.deadline = deadline
         self.trouble = ""
-        """Why the latest renewal that was due did not take place."""
+        """Why the latest renewal that was due did not take place; "" if it did."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         start_thread(self._run)
@@ -68,8 +68,9 @@ class Session:
     def update(self, seen: Record, value: str, ttl: float | None = None) -> Record:
         """Replace the value of the record as just `seen` in the store.
 
-        As `Store.update`, never beside a renewal of ours. With a ttl it begins another
-        life, which this session does not renew: it ends.
+        As `Store.update`, and never at the same time as a renewal: it blocks until one
+        under way is done. With a `ttl` the record begins another life, which this
+        session does not renew: it ends.
         """
         with self._lock:
             self._record = self._store.update(seen, value, ttl)
@@ -109,20 +110,3 @@ class Session:
                 self.trouble = str(error)
                 # Hurry: the ttl is running.
                 failed, pause = self._may_live, period / RENEWALS
-
-
-def remove_own(store: Store, key: str, nonce: str, tries: int = TRIES) -> bool:
-    """Delete the record under `key` if its nonce is ours; return whether it was there.
-
-    Raises `StoreError`.
-    """
-    for _ in range(tries):
-        records = store.list(key).records
-        if not records or nonce_of(records[0].value) != nonce:
-            return False
-        try:
-            store.delete(records[0])
-        except Conflict:  # a renewal of ours was still on its way
-            continue
-        return True
-    raise StoreUnavailable(f"{key} changes between any two looks")

@@ -7,8 +7,8 @@ from typing import Any
 
 from service_monitor.net.addresses import is_host, with_port
 from service_monitor.recipes.discovery import natural, registrations
-from service_monitor.recipes.queue import Entry, Queue, read_queue, tell_strangers
-from service_monitor.records import Record, Snapshot
+from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
+from service_monitor.records import Record, Snapshot, key_parts
 from service_monitor.stores.base import Store
 from service_monitor.text import printable
 from service_monitor.timing import format_duration
@@ -17,31 +17,31 @@ Row = dict[str, Any]
 
 
 def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
-    """Return services and leases of one label or of all.
+    """Return the services and leases of one label, or with None of all labels.
 
-    Raises `StoreError`. `age` comes from wall clocks of two machines, so it is for
-    people; `seconds_left` is the store's.
+    `age` is in seconds by the wall clocks of two machines, so it is for people;
+    `seconds_left` is by the store's clock. Makes one call to the store, and one more
+    for each ticket. Raises `StoreError`.
     """
     snapshot = store.list(f"{label.lower()}/" if label else "")
     services: list[Row] = []
     registered: list[Record] = []
     tickets: dict[str, list[Record]] = {}
     for record in snapshot.records:
-        where, _, _ = record.key.rpartition("/")
-        name, _, kind = where.rpartition("/")
+        name, kind, _ = key_parts(record.key)
         if kind == "lease":
             tickets.setdefault(name, []).append(record)
         elif kind == "hosts":
             registered.append(record)
     for record, found in registrations(registered):
         fields = "service_id", "host", "port", "state", "since", "reason", "info"
-        name = record.key.rpartition("/")[0].rpartition("/")[0]
+        name, _, _ = key_parts(record.key)
         services.append({"label": name} | {f: getattr(found, f) for f in fields})
     services.sort(key=lambda row: (row["label"], natural(row["service_id"])))
     leases: list[Row] = []
     for name in sorted(tickets):
         queue = read_queue(Snapshot(tuple(tickets[name])))
-        tell_strangers(queue, set())
+        warn_of_strangers(queue, set())
         entries = queue.holders + queue.waiters
         leases += [_lease_row(store, name, queue, entry) for entry in entries]
     return {"services": services, "leases": leases}
@@ -64,11 +64,14 @@ def _lease_row(store: Store, label: str, queue: Queue, entry: Entry) -> Row:
 
 
 def _age(since: str) -> float | None:
+    """Return the seconds since then by this wall clock; None for what is no time."""
     try:
         then = datetime.fromisoformat(since)
-        return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
-    except (ValueError, TypeError):
+    except ValueError:
         return None
+    if then.tzinfo is None:
+        return None
+    return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
 
 
 def render(status: dict[str, list[Row]]) -> str:

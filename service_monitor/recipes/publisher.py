@@ -1,4 +1,4 @@
-"""Publish one service's state, as it should be."""
+"""Keep one service's registration in the store as it should be."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from service_monitor.errors import (
 )
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import registered_elsewhere, same_host
-from service_monitor.recipes.session import Session, remove_own
+from service_monitor.recipes.release import remove_own
+from service_monitor.recipes.session import Session
 from service_monitor.recipes.trouble import FAILURES
 from service_monitor.records import (
     Record,
     Registration,
-    hosts_prefix,
     new_nonce,
     nonce_of,
+    registration_key,
 )
 from service_monitor.stores.base import Store
 from service_monitor.timing import timestamp
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Service:
-    """Which service is published, and as what."""
+    """Which service is published, and as what; its record lives `ttl` seconds."""
 
     label: str
     service_id: str
@@ -44,16 +45,19 @@ class Service:
 
     @property
     def key(self) -> str:
-        return hosts_prefix(self.label) + self.service_id
+        """Return the key of its registration."""
+        return registration_key(self.label, self.service_id)
 
 
 class Publisher:
-    """Keeps one registration in the store as it should be, level-triggered.
+    """Compares what is stored with what should be, at each `reconcile`.
 
-    Each `reconcile` compares what is stored with what should be: a lost write, an
-    expired or a deleted record heals at the next one. Where two publish the same
-    service id, the one that started last wins; but what another host publishes is left
-    alone until it lapses.
+    So a lost write, an expired or a deleted record heals at the next one. Where two
+    publish the same service id, the one that started last wins; but what another host
+    publishes is left alone until it lapses.
+
+    The record is kept alive, in a thread of its own, while `vouch()` is true. `alive`
+    is called between two calls to the store that may take long.
     """
 
     def __init__(
@@ -66,20 +70,21 @@ class Publisher:
         self._store = store
         self._service = service
         self._vouch = vouch
-        self._alive = alive  # told between two calls that may take long
+        self._alive = alive
         self._nonce = new_nonce()
         self._session: Session | None = None
         self._since = timestamp()
         self._up: bool | None = None
-        self._outdone = False
+        self._gave_way = False  # to another one that publishes our service id
         self.wrote = False
         """Whether a record of ours may be, or have been, in the store."""
 
     def reconcile(self, health: Health) -> bool:
         """Make the store tell this health; return whether it does.
 
-        Where ours is gone, an "up" that the latest probe denies is not told again: a
-        start of this service id took it back. Raises `StoreError`.
+        Where our record is gone, a start of this service id took it back: an "up" that
+        the latest probe denies is then not published again. Blocks for a few calls to
+        the store. Raises `StoreError` and `LocalLack`.
         """
         try:
             found = self._store.list(self._service.key).records
@@ -90,7 +95,7 @@ class Publisher:
             return False  # somebody else wrote meanwhile: the next round sees what
         except FAILURES:
             if self._session and not health.up:
-                self._unsay()
+                self._remove_denied_up()
             raise
 
     def _wanted(self, health: Health) -> str:
@@ -107,8 +112,8 @@ class Publisher:
             port=self._service.port,
         ).to_json()
 
-    def _unsay(self) -> None:
-        """Keep no "up" alive that is not true; an etcd out of space still deletes."""
+    def _remove_denied_up(self) -> None:
+        """Keep no "up" alive that probes deny; an etcd out of space still deletes."""
         self._alive()
         self._end_session()
         with suppress(*FAILURES):
@@ -117,7 +122,7 @@ class Publisher:
     def withdraw(self) -> bool:
         """Take the registration back, if it is ours; return whether there was one.
 
-        Raises `StoreError`.
+        Blocks for a few calls to the store. Raises `StoreError`.
         """
         self._end_session()
         return remove_own(self._store, self._service.key, self._nonce)
@@ -126,7 +131,7 @@ class Publisher:
         key, session, ttl = self._service.key, self._session, self._service.ttl
         if not found:
             self._end_session()
-            self._keep(self._first(lambda: self._store.create(key, wanted, ttl)))
+            self._keep(self._begin(lambda: self._store.create(key, wanted, ttl)))
         elif nonce_of(found[0].value) != self._nonce and (
             session or self._is_elsewhere(found[0])
         ):
@@ -134,14 +139,14 @@ class Publisher:
         elif session is None or not session.keeps(found[0]):
             # An earlier run's; or ours, and the reply to its write was lost.
             record = found[0]
-            self._keep(self._first(lambda: self._store.update(record, wanted, ttl)))
+            self._keep(self._begin(lambda: self._store.update(record, wanted, ttl)))
         elif found[0].value != wanted:
             session.update(found[0], wanted)
-        self._outdone = False
+        self._gave_way = False
         return True
 
-    def _first(self, write: Callable[[], Record]) -> Record:
-        """Write, and note whether that may have reached the store."""
+    def _begin(self, write: Callable[[], Record]) -> Record:
+        """Write a record that is to be ours; note whether it may have come through."""
         before, self.wrote = self.wrote, True
         try:
             return write()
@@ -165,14 +170,14 @@ class Publisher:
         return found is not None and not same_host(found.host, self._service.host)
 
     def _give_way(self, other: Record) -> bool:
-        if not self._outdone:
-            self._complain(other)
+        if not self._gave_way:
+            self._log_other(other)
         if self._session is not None:
             self._session.end()
-        self._outdone = True
+        self._gave_way = True
         return False
 
-    def _complain(self, other: Record) -> None:
+    def _log_other(self, other: Record) -> None:
         found = Registration.from_json(other.value)
         if found and self._is_elsewhere(other):
             log.error("publishing nothing meanwhile: %s", registered_elsewhere(found))

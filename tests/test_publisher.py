@@ -45,7 +45,7 @@ def test_since_changes_with_the_state_alone(
     """`status` would show a service as young as its last error message."""
     times = iter("123456")
     monkeypatch.setattr(
-        "service_monitor.recipes.registry.timestamp", lambda: next(times)
+        "service_monitor.recipes.publisher.timestamp", lambda: next(times)
     )
     mine = publisher(store)
     mine.reconcile(Health(reason="connection refused"))
