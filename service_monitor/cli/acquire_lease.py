@@ -70,7 +70,12 @@ def acquire_lease(
         published = host is not None
         request = leasing.request(identity, seen, known=known, published=published)
         lease = acquire(
-            opened_store, request, leasing.acquire_timeout, bounds, notifier
+            opened_store,
+            request,
+            leasing.acquire_timeout,
+            bounds,
+            notifier,
+            timings=process.timings,
         )
         if print_token:
             try:

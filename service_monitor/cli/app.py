@@ -27,6 +27,7 @@ from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
 from service_monitor.net.stop import Stop
 from service_monitor.node.ending import Ending
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.text import forget_hidden, printable
 
 LONGEST = 1000
@@ -65,6 +66,7 @@ def main(
     argv: Sequence[str] | None = None,
     stop: Stop | None = None,
     ending: Ending | None = None,
+    timings: Timings = TIMINGS,
 ) -> int:
     """Run one command and return its exit code; `stop` ends it as a signal would.
 
@@ -77,7 +79,7 @@ def main(
         result = cli.main(
             args=None if argv is None else list(argv),
             prog_name="service-monitor",
-            obj=Process(Bounds(stop), ending or Ending()),
+            obj=Process(Bounds(stop), ending or Ending(), timings),
             standalone_mode=False,
         )
     except click.exceptions.NoArgsIsHelpError as error:

@@ -10,6 +10,7 @@ from service_monitor.cli import values
 from service_monitor.cli.options import gathered, option
 from service_monitor.errors import ConfigError
 from service_monitor.node.monitored import MonitoredURL
+from service_monitor.recipes.timings import TIMINGS
 from service_monitor.timing import format_duration
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ class Probing:
     def rhythm(self) -> Rhythm:
         """Return how often to ask, and how many answers to believe."""
         from service_monitor.node.tcp import CONNECTED_INTERVAL
-        from service_monitor.node.watcher import STARTUP_INTERVAL, Rhythm
+        from service_monitor.node.watcher import Rhythm
 
         tcp = self.url.scheme == "tcp"
-        connected = CONNECTED_INTERVAL if tcp else STARTUP_INTERVAL
+        connected = CONNECTED_INTERVAL if tcp else TIMINGS.startup_interval
         return Rhythm(self.interval, self.rise, self.fall, connected)
 
 

@@ -77,9 +77,11 @@ def run(
       service-monitor run --label=es --monitor-url=http://127.0.0.1:9200 -- es
     """
     from service_monitor.node.executable import find
+    from service_monitor.node.plan import Plan
     from service_monitor.node.probe import new_probe
-    from service_monitor.node.runner import Plan, Runner
-    from service_monitor.node.watcher import Watcher
+    from service_monitor.node.pulse import Pulse
+    from service_monitor.node.runner import Runner
+    from service_monitor.node.watcher import Watched
 
     bounds, notifier = process.bounds, new_notifier(heartbeat_file, probing.ttl)
     process.ending.also_stops = stopping.signal
@@ -95,20 +97,24 @@ def run(
     )
     with opened(store, bounds) as opened_store:
         service = service_to_publish(
+            process,
             identity,
             advertising,
             probing,
             opened_store,
-            bounds.stop,
             notifier,
             beside=False,
         )
         request = leasing.request(identity, service.host, stays=True, published=True)
         probe = new_probe(probing.target, bounds)
-        watcher = Watcher(
-            opened_store, service, probing.rhythm, probe, bounds, notifier
-        )
         runner = Runner(
-            opened_store, request, plan, watcher, bounds, process.ending, notifier
+            opened_store,
+            request,
+            plan,
+            Watched(service, probe, probing.rhythm),
+            Pulse(probing.ttl, notifier),
+            bounds,
+            process.ending,
+            process.timings,
         )
         return runner.run()

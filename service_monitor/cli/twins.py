@@ -154,9 +154,9 @@ def warn_of_unknown(ctx: click.Context, environ: Mapping[str, str]) -> None:
     unknown = {name: ours for name, ours in found.items() if ours}
     if not unknown:
         return
-    from service_monitor.node import runner  # slow, and needed below `run` alone
+    from service_monitor.node import joining  # slow, and needed below `run` alone
 
-    run_sets = runner.HOSTS, runner.FIRST, runner.TOKEN
+    run_sets = joining.HOSTS, joining.FIRST, joining.TOKEN
     words |= {each.removeprefix(PREFIX): {each} for each in run_sets}
     for name, ours in unknown.items():
         if name not in run_sets:

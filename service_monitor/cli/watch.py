@@ -49,25 +49,26 @@ def watch(
     """
     from service_monitor.node.hints import with_hint
     from service_monitor.node.probe import new_probe
-    from service_monitor.node.watcher import Watcher
+    from service_monitor.node.pulse import Pulse
+    from service_monitor.node.startup_lease import AnyOfOurs
+    from service_monitor.node.watcher import Watched, Watcher
 
     bounds, notifier = process.bounds, new_notifier(heartbeat_file, probing.ttl)
     with suppress(Stopped), opened(store, bounds) as opened_store:
         service = service_to_publish(
-            identity,
-            advertising,
-            probing,
-            opened_store,
-            bounds.stop,
-            notifier,
-            beside=True,
+            process, identity, advertising, probing, opened_store, notifier, beside=True
         )
         probe = with_hint(new_probe(probing.target, bounds), probing.url.host)
         watcher = Watcher(
-            opened_store, service, probing.rhythm, probe, bounds, notifier
+            opened_store,
+            Watched(service, probe, probing.rhythm),
+            AnyOfOurs(),
+            Pulse(probing.ttl, notifier),
+            bounds,
+            process.timings,
         )
         watcher.run()
-        if watcher.holds:
+        if watcher.lease.seen:
             log.warning(
                 "stopped before the service was up: its startup lease stays until it "
                 "expires. To let the next node start now: release-lease"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from service_monitor.cli.advertising import Advertising
 from service_monitor.cli.identity import Identity
 from service_monitor.cli.probing import Probing
+from service_monitor.cli.process import Process
 from service_monitor.errors import ConfigError
-from service_monitor.net.stop import Stop
 from service_monitor.node.notify import Notifier
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration
@@ -27,7 +27,7 @@ def new_notifier(heartbeat_file: str | None, ttl: float) -> Notifier:
     Raises `ConfigError` where systemd would kill a watch that publishes with this ttl
     while it only waits for a store.
     """
-    from service_monitor.node.watcher import STEP
+    from service_monitor.node.pulse import STEP
 
     notifier = Notifier(os.environ, heartbeat_file)
     step = max(ttl, STEP)
@@ -40,11 +40,11 @@ def new_notifier(heartbeat_file: str | None, ttl: float) -> Notifier:
 
 
 def service_to_publish(
+    process: Process,
     identity: Identity,
     advertising: Advertising,
     probing: Probing,
     store: Store,
-    stop: Stop,
     notifier: Notifier,
     *,
     beside: bool,
@@ -63,7 +63,13 @@ def service_to_publish(
     if probing.insecure:
         log.warning("--insecure: the certificate of %s is not checked", url)
     host = host_to_publish(
-        advertising.host, url.host, store, stop, notifier, beside=beside
+        advertising.host,
+        url.host,
+        store,
+        process.stop,
+        notifier,
+        beside=beside,
+        timings=process.timings,
     )
     place = with_port(host, advertising.port)
     log.info("label %s: watching %s at %s as host %s", label, service_id, url, place)
