@@ -25,7 +25,7 @@ from integration.support.documents import (
     sections,
 )
 from service_monitor.cli.app import cli
-from service_monitor.cli.manual import Command
+from service_monitor.cli.command_help import Command
 from service_monitor.cli.twins import Twin
 from service_monitor.node import joining
 from service_monitor.timing import parse_duration

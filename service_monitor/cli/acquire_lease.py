@@ -7,9 +7,9 @@ import os
 import click
 
 from service_monitor.cli import options
+from service_monitor.cli.command_help import REFUSED, Command
 from service_monitor.cli.identity import Identity, identity_options
 from service_monitor.cli.leasing import Leasing, leasing_options
-from service_monitor.cli.manual import REFUSED, Command
 from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process

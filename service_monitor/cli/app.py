@@ -31,7 +31,7 @@ from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.text import forget_hidden, printable
 
 LONGEST = 1000
-"""Characters of an error that are shown."""
+"""Characters of an error that are printed."""
 OUTPUT_LOST = 74  # sysexits.h EX_IOERR
 
 

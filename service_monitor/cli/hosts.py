@@ -7,7 +7,7 @@ import json
 import click
 
 from service_monitor.cli import options, values
-from service_monitor.cli.manual import STORE_FAILED, Command
+from service_monitor.cli.command_help import STORE_FAILED, Command
 from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process

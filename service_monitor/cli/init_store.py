@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from service_monitor.cli import options
-from service_monitor.cli.manual import STORE_FAILED, Command
+from service_monitor.cli.command_help import STORE_FAILED, Command
 from service_monitor.cli.opening import StoreChoice, explained, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoreChoice:
-    """The store that a command was told to use."""
+    """The store that a command is to use."""
 
     url: str | None = field(repr=False)  # may hold a password
     """None: the default one."""

@@ -9,8 +9,8 @@ import click
 
 from service_monitor.cli import options
 from service_monitor.cli.advertising import Advertising, advertising_options
+from service_monitor.cli.command_help import Command
 from service_monitor.cli.identity import Identity, identity_options
-from service_monitor.cli.manual import Command
 from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.probing import Probing, probing_options
 from service_monitor.cli.process import Process

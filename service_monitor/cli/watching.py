@@ -1,4 +1,4 @@
-"""What `watch` and `run` have in common: who is told, and what is published."""
+"""What `watch` and `run` have in common: whom they report to, and what they publish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator most likely did not mean, said once."""
+"""What an operator most likely did not mean: logged once."""
 
 from __future__ import annotations
 

@@ -34,13 +34,13 @@ def environment(
     founds: bool,
 ) -> dict[str, str]:
     """Return what COMMAND finds in its environment; without hosts if nobody knows."""
-    told = {name: value for name, value in environ.items() if name not in _OURS}
-    told[FIRST] = "1" if founds else "0"
+    passed = {name: value for name, value in environ.items() if name not in _OURS}
+    passed[FIRST] = "1" if founds else "0"
     if lease:
-        told[TOKEN] = str(lease.token)
+        passed[TOKEN] = str(lease.token)
     if hosts is not None:
-        told[HOSTS] = ",".join(hosts)
-    return told
+        passed[HOSTS] = ",".join(hosts)
+    return passed
 
 
 class Joining:

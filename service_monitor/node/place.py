@@ -28,9 +28,9 @@ def host_to_publish(
     """Return the host given, else the monitored one, else the one that reaches the
     store.
 
-    It blocks for as long as the last one is wanted and cannot be told, and says so to
-    the notifier. `beside` a service that lives it waits a refusal out, too. Raises
-    `StoreRefused` otherwise, `ConfigError` and `Stopped`.
+    It blocks as long as the last one is needed and cannot be found out, and tells the
+    notifier why. `beside` a service that runs already it waits also while the store
+    refuses us. Raises `StoreRefused` otherwise, `ConfigError` and `Stopped`.
     """
     logged: type[Exception] | None = None
     while True:
