@@ -80,7 +80,13 @@ def hosts(
     with opened(store, process.bounds) as opened_store:
         if wait:
             listed = wait_for_hosts(
-                opened_store, label, wait, timeout, process.bounds, port
+                opened_store,
+                label,
+                wait,
+                timeout,
+                process.bounds,
+                port,
+                process.timings,
             )
         else:
             listed = up_hosts(opened_store.list(hosts_prefix(label)).records, port)

@@ -1,4 +1,4 @@
-"""The options of the commands, each declared once."""
+"""How options are declared, and those that several commands share."""
 
 from __future__ import annotations
 
