@@ -14,6 +14,7 @@ from service_monitor.cli import values
 from service_monitor.cli.options import gathered, option
 from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Bounds
+from service_monitor.node.monitored import MonitoredURL
 from service_monitor.stores.base import Store
 from service_monitor.stores.opening import open_store
 
@@ -41,13 +42,18 @@ store_option = gathered(
 
 
 @contextmanager
-def opened(choice: StoreChoice, bounds: Bounds) -> Iterator[Store]:
+def opened(
+    choice: StoreChoice, bounds: Bounds, unchecked: MonitoredURL | None = None
+) -> Iterator[Store]:
     """Open the store of the command, after the other options were checked.
 
+    Log what they leave open to attacks: an `unchecked` certificate, a typed secret.
     Raises `ConfigError`, and `Stopped` where the stop was requested already. A
     `StoreError` of what is done with it says whose it is.
     """
     store = open_store(choice.url, bounds)
+    if unchecked:
+        log.warning("--insecure: the certificate of %s is not checked", unchecked)
     _warn_of_typed_secrets(click.get_current_context())
     try:
         with explained(choice):

@@ -37,6 +37,11 @@ class Probing:
     insecure: bool = False
 
     @property
+    def unchecked(self) -> MonitoredURL | None:
+        """Return the URL if the certificate of its service is not to be checked."""
+        return self.url if self.insecure else None
+
+    @property
     def target(self) -> Target:
         """Return what one probe asks."""
         from service_monitor.node.probe import Target

@@ -95,7 +95,7 @@ def run(
         drain=stopping.drain,
         stop_alone=stopping.alone,
     )
-    with opened(store, bounds) as opened_store:
+    with opened(store, bounds, probing.unchecked) as opened_store:
         service = service_to_publish(
             process,
             identity,

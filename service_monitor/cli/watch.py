@@ -54,7 +54,7 @@ def watch(
     from service_monitor.node.watcher import Watched, Watcher
 
     bounds, notifier = process.bounds, new_notifier(heartbeat_file, probing.ttl)
-    with suppress(Stopped), opened(store, bounds) as opened_store:
+    with suppress(Stopped), opened(store, bounds, probing.unchecked) as opened_store:
         service = service_to_publish(
             process, identity, advertising, probing, opened_store, notifier, beside=True
         )

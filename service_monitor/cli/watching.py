@@ -60,8 +60,6 @@ def service_to_publish(
     from service_monitor.recipes.publisher import Service
 
     label, service_id, url = identity.label, identity.service_id, probing.url
-    if probing.insecure:
-        log.warning("--insecure: the certificate of %s is not checked", url)
     host = host_to_publish(
         advertising.host,
         url.host,
