@@ -11,6 +11,7 @@ from integration.faults.processes import wait_for
 from service_monitor.net.calls import Bounds
 from service_monitor.net.here import look
 from service_monitor.net.meaning import why_ambiguous
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Result, Target, new_probe
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def published(containers: Containers) -> Container:
 def ask(container: Container) -> Result:
     container.reload()
     (place,) = container.ports[f"{INSIDE}/tcp"]
-    return new_probe(Target(f"tcp://127.0.0.1:{place['HostPort']}", 2.0), Bounds())()
+    return new_probe(
+        Target(read_monitored_url(f"tcp://127.0.0.1:{place['HostPort']}"), 2.0),
+        Bounds(),
+    )()
 
 
 def test_a_published_port_is_down_until_somebody_listens_inside(

@@ -22,6 +22,7 @@ from service_monitor import text
 from service_monitor.cli.app import main
 from service_monitor.net.calls import Bounds
 from service_monitor.net.stop import Stop
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 
@@ -92,13 +93,16 @@ def run(
     """Give a function that runs a command in this process, on a store of its own."""
 
     def run(
-        *argv: str, stop: Stop | None = None, env: Mapping[str, str] | None = None
+        *argv: str,
+        stop: Stop | None = None,
+        env: Mapping[str, str] | None = None,
+        timings: Timings = TIMINGS,
     ) -> Outcome:
         with monkeypatch.context() as patch:
             patch.setenv("SERVICE_MONITOR_STORE", f"sqlite://{path}")
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
-            code = main(argv, stop)
+            code = main(argv, stop, timings=timings)
         return Outcome(code, *capsys.readouterr())
 
     return run

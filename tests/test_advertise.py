@@ -10,9 +10,14 @@ import pytest
 from service_monitor.errors import ConfigError
 from service_monitor.net.here import Here
 from service_monitor.node.advertise import advertised_host
+from service_monitor.node.monitored import read_monitored_url
 
 HERE = [None, "http://127.0.0.1:9200", "http://localhost", "tcp://0.0.0.0:1"]
 HERE += ["http://[::1]:1", "http://[fe80::1%25eth0]/"]
+
+
+def monitored(url: str | None) -> str | None:
+    return read_monitored_url(url).host if url else None
 
 
 def no_store() -> str:
@@ -22,7 +27,7 @@ def no_store() -> str:
 @pytest.mark.parametrize("url", [None, "http://10.0.0.9:9200", "http://127.0.0.1"])
 def test_what_the_operator_says_counts(url: str | None) -> None:
     """Behind NAT nobody could correct the address."""
-    assert advertised_host("es-1", url, no_store) == "es-1"
+    assert advertised_host("es-1", monitored(url), no_store) == "es-1"
 
 
 @pytest.mark.parametrize(
@@ -35,13 +40,13 @@ def test_what_the_operator_says_counts(url: str | None) -> None:
 )
 def test_else_the_monitored_host(url: str, host: str) -> None:
     """A `watch` beside its service's container would publish its own address."""
-    assert advertised_host(None, url, no_store) == host
+    assert advertised_host(None, monitored(url), no_store) == host
 
 
 @pytest.mark.parametrize("url", HERE)
 def test_loopback_is_no_address_for_others(url: str | None) -> None:
     """The line of the 2014 README would make every node join itself."""
-    assert advertised_host(None, url, lambda: "10.0.0.7") == "10.0.0.7"
+    assert advertised_host(None, monitored(url), lambda: "10.0.0.7") == "10.0.0.7"
 
 
 NETWORK = ipaddress.ip_network("172.18.0.0/16")
@@ -71,7 +76,9 @@ def test_what_is_another_machine_on_each_counts_as_none(
 ) -> None:
     """Three nodes would show one host, and be told to join themselves."""
     url = f"http://{host}:9203/x"
-    assert advertised_host(None, url, lambda: "10.0.0.7", BRIDGES) == "10.0.0.7"
+    assert (
+        advertised_host(None, monitored(url), lambda: "10.0.0.7", BRIDGES) == "10.0.0.7"
+    )
     (said,) = caplog.messages
     assert f"({why})" in said
     assert "others are told 10.0.0.7" in said
@@ -82,7 +89,7 @@ def test_loopback_is_nothing_to_warn_of(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line that everybody writes would warn at each start."""
-    advertised_host(None, url, lambda: "10.0.0.7", BRIDGES)
+    advertised_host(None, monitored(url), lambda: "10.0.0.7", BRIDGES)
     assert caplog.messages == []
 
 
@@ -103,7 +110,7 @@ def test_an_address_behind_a_bridge_is_told_with_a_warning(
 ) -> None:
     """On each machine the same container address: three nodes would be one host, and
     nobody would know why. On one machine it is right."""
-    told = advertised_host(None, url, lambda: "172.18.0.5", BRIDGES)
+    told = advertised_host(None, monitored(url), lambda: "172.18.0.5", BRIDGES)
     assert told == "172.18.0.5"
     (said,) = caplog.messages
     assert "behind the bridge br-1 of this machine" in said

@@ -219,7 +219,7 @@ def test_errors_say_what_is_wrong(run: Run, argv: list[str], message: str) -> No
     [
         ("LABEL", "a/b", ["status"]),
         ("SLOTS", "1.5", ["acquire-lease", "--label=es"]),
-        ("FORMAT", "yaml", ["status"]),
+        ("STATUS_FORMAT", "yaml", ["status"]),
         ("INSECURE", "perhaps", [*WATCH]),
         ("LOG_LEVEL", "loud", ["status"]),
         ("INFO", "a=1\nb", [*WATCH]),

@@ -22,7 +22,7 @@ from integration.support.commands import (
     wait_until,
 )
 from integration.support.loopback import Serve, answering, hanging, status
-from service_monitor.cli.watching import checked_rhythm
+from service_monitor.cli.probing import checked_rhythm
 from service_monitor.errors import (
     ConfigError,
     LocalLack,
@@ -31,7 +31,7 @@ from service_monitor.errors import (
 )
 from service_monitor.net.here import Here
 from service_monitor.net.stop import Stop
-from service_monitor.node import place
+from service_monitor.recipes.timings import Timings
 from service_monitor.stores.base import Store
 from service_monitor.stores.sqlite.store import SqliteStore
 from service_monitor.timing import now
@@ -154,7 +154,6 @@ def test_watch_waits_for_the_network(
     answers: list[Exception] = [StoreUnavailable("cannot tell") for _ in range(3)]
     answers += [LocalLack("no memory"), LocalLack("no memory")]
     answers += [StoreRefused("half a key"), StoreRefused("half a key")]
-    monkeypatch.setattr(place, "RETRY", 0.02)
 
     def local_address(_: object) -> str:
         if answers:
@@ -163,7 +162,8 @@ def test_watch_waits_for_the_network(
 
     monkeypatch.setattr(SqliteStore, "local_address", local_address)
     url = serve(answering(status("200 OK"))).url
-    end = watching("--label=es", "--service-id=es-1", f"--monitor-url={url}")
+    argv = "--label=es", "--service-id=es-1", f"--monitor-url={url}"
+    end = watching(*argv, timings=Timings(store_retry=0.02))
     wait_until(lambda: is_up(store, "es/hosts/es-1"))
     found = registration(store, "es/hosts/es-1")
     assert found is not None
@@ -199,8 +199,7 @@ def test_watch_can_be_stopped_before_there_is_a_network(
         raise StoreUnavailable("cannot tell")
 
     monkeypatch.setattr(SqliteStore, "local_address", local_address)
-    monkeypatch.setattr(place, "RETRY", HANG)
-    end = watching(*WATCH[1:])
+    end = watching(*WATCH[1:], timings=Timings(store_retry=HANG))
     wait_until(lambda: bool(asked))
     code, out, err = end()
     assert (code, out) == (0, "")
@@ -242,7 +241,7 @@ def test_defaults_follow_what_is_given(
     given: tuple[float, float | None, float | None], kept: tuple[float, ...]
 ) -> None:
     """--interval=1s alone would be an error, for a default that nobody chose."""
-    assert checked_rhythm(*given) == kept
+    assert (given[0], *checked_rhythm(*given)) == kept
 
 
 def test_a_lease_that_cannot_be_kept_is_refused() -> None:

@@ -22,6 +22,7 @@ from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import NotConnected, connect
 from service_monitor.net.resolve import resolve
 from service_monitor.net.route import local_address
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target, new_probe
 from service_monitor.stores.dynamodb.place import DynamoPlace
 from service_monitor.stores.dynamodb.store import DynamoStore
@@ -102,7 +103,7 @@ def test_probes_reach_the_address_that_works(
     """A healthy service would be down because its name has a second address."""
     answering_http(server, b"")
     begun = now()
-    target = Target(f"{scheme}://both.test:{hole[1]}", HANG)
+    target = Target(read_monitored_url(f"{scheme}://both.test:{hole[1]}"), HANG)
     assert new_probe(target, Bounds())().ok
     assert now() - begun < HANG / 2
 
@@ -171,7 +172,9 @@ def test_a_failure_names_each_address(
     dead = f"[{hole[0]}]" if ":" in hole[0] else hole[0]
     said = f"{dead}:{hole[1]} no answer, 127.0.0.3:{hole[1]} connection refused"
     for scheme in "http", "tcp":
-        probe = new_probe(Target(f"{scheme}://both.test:{hole[1]}", 2.0), Bounds())
+        probe = new_probe(
+            Target(read_monitored_url(f"{scheme}://both.test:{hole[1]}"), 2.0), Bounds()
+        )
         begun = now()
         assert probe() == (False, said)
         assert 1.5 < now() - begun < HANG
@@ -272,7 +275,9 @@ def test_a_name_is_not_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator would look for a network fault where a name is misspelt."""
     with pytest.raises(socket.gaierror):
         connect("x" * 70, 1, HANG)
-    probe = new_probe(Target("http://no-such-host.invalid:1", HANG), Bounds())
+    probe = new_probe(
+        Target(read_monitored_url("http://no-such-host.invalid:1"), HANG), Bounds()
+    )
 
     def getaddrinfo(*_: object, **__: object) -> object:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -25,8 +25,9 @@ from integration.support.documents import (
     sections,
 )
 from service_monitor.cli.app import cli
-from service_monitor.cli.manual import Command
-from service_monitor.node import runner
+from service_monitor.cli.command_help import Command
+from service_monitor.cli.twins import Twin
+from service_monitor.node import joining
 from service_monitor.timing import parse_duration
 
 COMMANDS_PAGE = ROOT / "docs/commands.md"
@@ -131,8 +132,10 @@ def test_command_lines_use_real_options(page: Path) -> None:
 def test_variables_are_real() -> None:
     """A unit would set a variable that nothing reads."""
     known = {row.twin for command in COMMANDS for row in real(command)}
+    options = [option for command in COMMANDS.values() for option in command.params]
+    known |= {n for option in options if isinstance(option, Twin) for n in option.older}
     known |= {"SERVICE_MONITOR_COMPLETE", "SERVICE_MONITOR_TEST_DYNAMODB"}
-    known |= {runner.HOSTS, runner.TOKEN, runner.FIRST}
+    known |= {joining.HOSTS, joining.TOKEN, joining.FIRST}
     for page in PAGES + SCRIPTS:
         said = set(re.findall(r"SERVICE_MONITOR_[A-Z_]*[A-Z]", page.read_text()))
         assert said <= known, page.name

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from integration.support.commands import COMMANDS, Run
+from service_monitor.cli.twins import Twin
 
 EXITS = {
     "acquire-lease": (0, 1, 2, 69, 70, 71, 74, 130, 143),
@@ -50,6 +51,8 @@ def test_help_tells_all_there_is_to_know(
         assert all(given in out for given in param.opts if given.startswith("--"))
         if isinstance(param, click.Option):
             assert str(param.envvar) in out
+        if isinstance(param, Twin):
+            assert all(older in out for older in param.older)
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -18,12 +18,16 @@ from integration.support.fakes import Clock, memory_store
 from service_monitor.errors import AcquireTimeout, LocalLack, Stopped, StoreUnavailable
 from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.node import holding as module
+from service_monitor.node import startup_lease
 from service_monitor.node.ending import Ending
 from service_monitor.node.holding import Holding
 from service_monitor.node.notify import Notifier
+from service_monitor.node.plan import Plan
 from service_monitor.node.probe import Result
-from service_monitor.node.runner import Plan, Runner
-from service_monitor.node.watcher import STEP, Rhythm, Watcher
+from service_monitor.node.pulse import STEP, Pulse
+from service_monitor.node.runner import Runner
+from service_monitor.node.startup_lease import AnyOfOurs, Held
+from service_monitor.node.watcher import Rhythm, Watched, Watcher
 from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.publisher import Service
@@ -44,16 +48,21 @@ class Bench:
         self.store: Any = SqliteStore(str(path), self.bounds)
         self.result = BAD
         self.losses = 0
-        service = Service("es", "a", "10.0.0.1")
-        self.watcher = Watcher(
-            self.store, service, Rhythm(0.05), lambda: self.result, self.bounds
-        )
+        self.pulse = Pulse(15.0)
+        self.watcher: Watcher
 
     def hold(self, lease_timeout: float) -> Lease:
         asked = Request("es", "a", "10.0.0.1", lease_timeout, stays=True)
         lease = Contender(self.real, asked).step()
         assert isinstance(lease, Lease)
-        self.watcher.hold(lease, self.lose)
+        service = Service("es", "a", "10.0.0.1")
+        self.watcher = Watcher(
+            self.store,
+            Watched(service, lambda: self.result, Rhythm(0.05)),
+            Held(lease, self.lose),
+            self.pulse,
+            self.bounds,
+        )
         return lease
 
     def lose(self) -> None:
@@ -75,7 +84,7 @@ class Bench:
         return self.real.list(KEY).records
 
     def close(self) -> None:
-        self.watcher.let_go()
+        self.watcher.lease.let_go()
         self.store.close()
         self.real.close()
 
@@ -163,9 +172,9 @@ def test_its_loss_is_seen_while_a_call_hangs(bench: Bench) -> None:
 
 def test_it_is_vouched_for_before_the_first_round(bench: Bench) -> None:
     """After a long wait in the queue the lease would lapse while COMMAND starts."""
-    bench.watcher._beat = now() - 3600
+    bench.pulse._latest = now() - 3600
     bench.hold(60.0)
-    assert bench.watcher._vouch()
+    assert bench.pulse.vouch()
 
 
 def test_what_came_up_unseen_is_lost_all_the_same(
@@ -266,7 +275,8 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
 ) -> None:
     """systemd would kill a watch whose store hangs, and the service with it."""
     clock = Clock()
-    monkeypatch.setattr("service_monitor.node.watcher.now", clock)
+    for name in "watcher", "pulse", "startup_lease":
+        monkeypatch.setattr(f"service_monitor.node.{name}.now", clock)
     store = memory_store(clock)
     slow, beats = Slow(store, clock), [clock()]
     notifier = Notifier()
@@ -274,14 +284,10 @@ def test_no_step_takes_longer_than_the_watchdog_allows(
     bounds = Bounds()
     monkeypatch.setattr(bounds.stop, "wait", lambda seconds, *_: clock.advance(seconds))
     results = iter([OK, BAD, OK, BAD, BAD])
-    watcher = Watcher(
-        slow,
-        Service("es", "a", "10.0.0.1", ttl=3600),
-        Rhythm(6.0, fall=1),
-        lambda: next(results),
-        bounds,
-        notifier,
-    )
+    service = Service("es", "a", "10.0.0.1", ttl=3600)
+    watched = Watched(service, lambda: next(results), Rhythm(6.0, fall=1))
+    pulse = Pulse(service.ttl, notifier)
+    watcher = Watcher(slow, watched, AnyOfOurs(), pulse, bounds)
     for turn in range(5):
         if turn:
             slow.failing = failing
@@ -303,17 +309,14 @@ class Start:
         monkeypatch.setattr(notifier, "status", self.told.append)
         self.store: Any = SqliteStore(str(path), self.bounds)
         service = Service("es", "a", "10.0.0.1")
-        self.watcher = Watcher(
-            self.store, service, Rhythm(), lambda: BAD, self.bounds, notifier
-        )
         self.runner = Runner(
             self.store,
             Request("es", "a", "10.0.0.1", stays=True),
             Plan(("true",), 0.1, False, None, 10.0, 0.0),
-            self.watcher,
+            Watched(service, lambda: BAD, Rhythm()),
+            Pulse(service.ttl, notifier),
             self.bounds,
             Ending(),
-            notifier,
         )
 
 
@@ -336,7 +339,7 @@ def test_a_wait_for_a_thread_gives_signs_of_life(
             begun.bounds.stop.request()
         raise LocalLack("this machine lacks threads")
 
-    monkeypatch.setattr(begun.watcher, "hold", no_thread)
+    monkeypatch.setattr(startup_lease, "Holding", no_thread)
     with pytest.raises(Stopped):
         begun.runner.run()
     first, second, third = (i for i, said in enumerate(told) if said == "lack")
@@ -352,7 +355,7 @@ def test_an_outage_after_the_turn_has_come_is_told(
     real = begun.store.list
 
     def away(prefix: str) -> Any:
-        if begun.watcher.holds and prefix == "es/hosts/":
+        if "extend" in begun.told and prefix == "es/hosts/":  # it has the lease
             begun.bounds.stop.request()
             raise StoreUnavailable("etcd is away")
         return real(prefix)

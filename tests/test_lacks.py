@@ -143,12 +143,13 @@ def test_a_probe_without_a_file_says_whose_fault_it_is(
     scheme: str,
 ) -> None:
     """The service would be restarted for what its watch lacks."""
+    from service_monitor.node.monitored import read_monitored_url
     from service_monitor.node.probe import Target, new_probe
 
     # No thread of ours may close a file meanwhile, so nobody accepts.
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
-        probe = new_probe(Target(url, HANG), Bounds())
+        probe = new_probe(Target(read_monitored_url(url), HANG), Bounds())
         with no_files_left():
             result = probe()
     assert not result.ok

@@ -21,6 +21,7 @@ from service_monitor import text as shown
 from service_monitor.cli.options import start_logging
 from service_monitor.errors import StoreError, describe
 from service_monitor.net.calls import Bounds
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target, new_probe
 
 # what a library raises
@@ -90,7 +91,9 @@ def test_no_probe_quotes_what_its_library_raises(
         raise error
 
     monkeypatch.setattr("urllib3.connection.HTTPConnection.request", fail)
-    ok, reason = new_probe(Target("http://127.0.0.1:1", HANG), Bounds())()
+    ok, reason = new_probe(
+        Target(read_monitored_url("http://127.0.0.1:1"), HANG), Bounds()
+    )()
     assert not ok
     assert_untold(reason)
 

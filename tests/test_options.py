@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from integration.support.certificates import Certificates
 from service_monitor.cli import options, values
 from service_monitor.errors import ConfigError
 from service_monitor.net.addresses import split_port
+from service_monitor.net.urls import mask_url
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.text import forget_hidden, masked
 
 URLS = ["http://h", "https://h:9200/_cluster/health?local=true", "http://[::1]:80/"]
@@ -32,7 +35,7 @@ NO_NAMES += ["a" * 129, "a:b", "a\\b", "\udcff"]
 
 def test_a_password_that_is_no_text_is_hidden_as_it_is_sent() -> None:
     """A server that quotes our request would tell it to the log."""
-    values.read_url("http://%C3%A4:s3cret%FFs3cret@h/")
+    read_monitored_url("http://%C3%A4:s3cret%FFs3cret@h/")
     sent = base64.b64encode(b"\xc3\xa4:s3cret\xffs3cret").decode()
     wrong = b"s3cret\xffs3cret".decode("latin-1")
     assert masked(f"<{sent}> <{wrong}>") == "<***> <***>"
@@ -77,13 +80,28 @@ def test_refuses_to_publish_any_address(text: str) -> None:
 @pytest.mark.parametrize("text", URLS)
 def test_accepts_urls(text: str) -> None:
     """A service that answers there could not be watched."""
-    assert values.read_url(text) == text
+    url = read_monitored_url(text)
+    assert url.bare == re.sub("//[^/?]*@", "//", text)
+    assert str(url) == mask_url(text)
+    assert url.has_secret == (mask_url(text) != text)
 
 
 def test_the_scheme_of_a_url_has_no_case() -> None:
     """TCP://h:1 would be probed with HTTP."""
-    assert values.read_url("TCP://h:1") == "tcp://h:1"
-    assert values.read_url("Http://h/A") == "http://h/A"
+    assert read_monitored_url("TCP://h:1").scheme == "tcp"
+    url = read_monitored_url("Http://H/A")
+    assert (url.scheme, url.host, url.bare) == ("http", "h", "http://H/A")
+    assert str(url) == "http://H/A"
+
+
+def test_user_and_password_are_read_as_they_are_sent() -> None:
+    """The service would refuse the probe, and be down for ever."""
+    url = read_monitored_url("http://%C3%A4:p%40s:s@h:1/x?y")
+    assert url.credentials == (b"\xc3\xa4", b"p@s:s")
+    assert url.bare == "http://h:1/x?y"
+    assert read_monitored_url("http://u@h").credentials == (b"u", b"")
+    assert read_monitored_url("http://h").credentials is None
+    forget_hidden()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,7 @@ def test_the_scheme_of_a_url_has_no_case() -> None:
 def test_refuses_what_cannot_be_probed(text: str, why: str) -> None:
     """The probe would fail for ever, or go somewhere else."""
     with pytest.raises(ValueError, match=why) as refused:
-        values.read_url(text)
+        read_monitored_url(text)
     assert "s3" not in str(refused.value)
 
 
@@ -140,14 +158,15 @@ def test_refuses_what_cannot_be_probed(text: str, why: str) -> None:
 def test_all_read_a_url_alike(rest: str) -> None:
     """A host would be checked here, and another one be probed."""
     try:
-        url = values.read_url(f"http://{rest}")
+        url = read_monitored_url(f"http://{rest}")
     except ValueError:
         return
-    parts = urlsplit(url)
+    parts = urlsplit(f"http://{rest}")
     place = parts.netloc.rpartition("@")[2]
     asked = urlsplit(str(Request("GET", f"http://{place}/").prepare().url))
     assert (asked.hostname, asked.port) == (parts.hostname, parts.port)
-    assert (parts.hostname or "").replace("%25", "%") == split_port(place)[0].lower()
+    assert (parts.hostname or "").replace("%25", "%") == url.host
+    assert split_port(place)[1] == url.port
 
 
 def test_reads_headers() -> None:

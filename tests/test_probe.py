@@ -23,6 +23,7 @@ from integration.support.loopback import (
 from integration.support.probing import OK, ask
 from service_monitor.net.calls import Bounds
 from service_monitor.node import probe
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target, new_probe
 
 # what counts as up
@@ -164,7 +165,7 @@ def test_what_this_machine_lacks_is_no_reason_to_die(
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    asking = new_probe(Target("tcp://127.0.0.1:1", HANG), Bounds())
+    asking = new_probe(Target(read_monitored_url("tcp://127.0.0.1:1"), HANG), Bounds())
     monkeypatch.setattr(threading.Thread, "start", start)
     ok, reason = asking()
     assert not ok

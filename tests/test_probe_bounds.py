@@ -23,6 +23,7 @@ from integration.support.loopback import (
 from integration.support.probing import OK, ask, flooding
 from service_monitor.errors import Stopped
 from service_monitor.net.calls import Bounds
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import MOST_READ, Target, new_probe
 from service_monitor.timing import now
 
@@ -91,7 +92,7 @@ def test_a_dead_name_server_costs_the_timeout(
 def test_a_stop_ends_a_probe_at_once(serve: Serve) -> None:
     """`systemctl stop` would wait for the slowest service."""
     bounds, begun = Bounds(), now()
-    asking = new_probe(Target(serve(hanging).url, HANG), bounds)
+    asking = new_probe(Target(read_monitored_url(serve(hanging).url), HANG), bounds)
     timer = threading.Timer(0.1, bounds.stop.request)
     timer.start()
     with pytest.raises(Stopped):

@@ -15,6 +15,7 @@ from integration.support.commands import HANG
 from integration.support.loopback import Serve, answering, hanging, status, unused_port
 from integration.support.probing import OK, ask, headers_of
 from service_monitor.net.calls import Bounds
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target, new_probe
 
 
@@ -143,7 +144,7 @@ def test_cookies_are_not_kept(serve: Serve) -> None:
     """A session of the first probe would hide that nobody else can log in."""
     requests: list[bytes] = []
     server = serve(answering(status("200 OK", "Set-Cookie: a=b; Path=/"), requests))
-    asking = new_probe(Target(server.url, HANG), Bounds())
+    asking = new_probe(Target(read_monitored_url(server.url), HANG), Bounds())
     assert asking().ok
     assert asking().ok
     assert b"Cookie" not in requests[1]
@@ -179,7 +180,7 @@ def test_each_probe_connects_anew(serve: Serve) -> None:
             answering(OK)(connection)
 
     server = serve(keeping)
-    asking = new_probe(Target(server.url, HANG), Bounds())
+    asking = new_probe(Target(read_monitored_url(server.url), HANG), Bounds())
     assert asking().ok
     assert asking().ok
     assert server.connections == 2

@@ -21,7 +21,9 @@ from service_monitor.errors import (
 )
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
-from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.node.pulse import Pulse
+from service_monitor.node.startup_lease import AnyOfOurs
+from service_monitor.node.watcher import Rhythm, Watched, Watcher
 from service_monitor.recipes.acquire import acquire
 from service_monitor.recipes.discovery import wait_for_hosts
 from service_monitor.recipes.lease import Request
@@ -240,7 +242,8 @@ def watcher(store: Any, bounds: Bounds, rounds: int) -> Watcher:
         return Result(True, "200 OK")
 
     service = Service("es", "b", "host-b")
-    return Watcher(store, service, Rhythm(0.01), probe, bounds)
+    watched = Watched(service, probe, Rhythm(0.01))
+    return Watcher(store, watched, AnyOfOurs(), Pulse(service.ttl), bounds)
 
 
 def test_a_watch_goes_on_beside_its_service(

@@ -31,6 +31,7 @@ from integration.support.loopback import (
     unused_port,
 )
 from service_monitor.net.stop import Stop
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Target
 from service_monitor.stores.base import Store
 
@@ -205,7 +206,9 @@ def test_a_traceback_holds_no_secret(
 def test_a_target_keeps_its_credentials_to_itself() -> None:
     """A debug line would tell them."""
     headers = {"Authorization": TOKEN}
-    assert_untold(repr(Target(f"http://u:{SERVICE_SECRET}@h", 3, headers)))
+    assert_untold(
+        repr(Target(read_monitored_url(f"http://u:{SERVICE_SECRET}@h"), 3, headers))
+    )
 
 
 # The command line
@@ -215,7 +218,7 @@ def test_a_target_keeps_its_credentials_to_itself() -> None:
     ("option", "twin", "value"),
     [
         ("--store", "STORE", "etcd://u:s3cret@127.0.0.1:1"),
-        ("--monitor-url", "MONITOR_URL", "http://u:s3cret@127.0.0.1:1"),
+        ("--monitor-url", "URL", "http://u:s3cret@127.0.0.1:1"),
         ("--header", "HEADER", "authorization: s3cret"),
     ],
 )

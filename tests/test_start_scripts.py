@@ -191,7 +191,7 @@ def settings() -> dict[str, str]:
 
 def test_the_probe_is_of_the_address_that_others_reach() -> None:
     """With network.host set nothing listens on 127.0.0.1: the node is never up."""
-    url = urlsplit(settings()["SERVICE_MONITOR_MONITOR_URL"])
+    url = urlsplit(settings()["SERVICE_MONITOR_URL"])
     assert url.hostname == settings()["SERVICE_MONITOR_HOST"]
     assert url.hostname in settings()["ES_NODES"].split(",")
     for page in (README, ES_PAGE, ROOT / "docs/commands.md"):

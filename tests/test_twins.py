@@ -7,7 +7,7 @@ import pytest
 
 from integration.support.commands import COMMANDS, WATCH, Run, error_of, keys, register
 from integration.support.option_values import VALUES
-from service_monitor.node import runner
+from service_monitor.node import joining
 from service_monitor.stores.base import Store
 
 OF_KUBERNETES = {
@@ -114,7 +114,7 @@ def test_the_hint_comes_with_the_error(run: Run) -> None:
 
 def test_what_run_sets_and_other_commands_read_is_known(run: Run) -> None:
     """Each command that the service calls would warn of what we set ourselves."""
-    env = {runner.HOSTS: "a", runner.FIRST: "1", runner.TOKEN: "7"}
+    env = {joining.HOSTS: "a", joining.FIRST: "1", joining.TOKEN: "7"}
     env |= {"SERVICE_MONITOR_TTL": "x", "SERVICE_MONITOR_INFO": "'k=v'"}
     assert run("hosts", "--label=es", env=env) == (0, "\n", "")
 

@@ -24,7 +24,9 @@ from integration.support.work_alike import (
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
-from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.node.pulse import Pulse
+from service_monitor.node.startup_lease import AnyOfOurs
+from service_monitor.node.watcher import Rhythm, Watched, Watcher
 from service_monitor.recipes.publisher import Service
 from service_monitor.stores.dynamodb import table as dynamodb_table
 from service_monitor.stores.dynamodb.refusals import UnknownOperation
@@ -153,7 +155,8 @@ def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
         return Result(True, "200 OK")
 
     with caplog.at_level(logging.INFO):
-        Watcher(store, Service("es", "b", "h"), Rhythm(0.1), probe, bounds).run()
+        watched = Watched(Service("es", "b", "h"), probe, Rhythm(0.1))
+        Watcher(store, watched, AnyOfOurs(), Pulse(15.0), bounds).run()
     store.close()
     assert "the store refuses us, probing on: table nodes in r: Transact" in caplog.text
     assert "b is not registered and never was" in caplog.text

@@ -17,7 +17,8 @@ from typing import Any
 from integration.history.launcher import set_waiter_ttl
 from service_monitor.errors import Conflict, RecordGone
 from service_monitor.net.stop import Stop
-from service_monitor.node import watcher
+from service_monitor.node.startup_lease import StartupLease
+from service_monitor.node.watcher import Watcher
 from service_monitor.recipes import acquire, contender, discovery, lease, publisher
 from service_monitor.recipes.queue import Queue, read_queue
 from service_monitor.recipes.release_gate import ReleaseGate
@@ -86,11 +87,11 @@ def release_without_owner_check() -> None:
         if self._gate.is_open:
             with suppress(Conflict):
                 self._store.delete(self._gate.acquisition)
-            for record in self._store.list(self._ticket_key).records:
+            for record in self._store.list(self.key).records:
                 self._store.delete(record)
-            self._gate = ReleaseGate(self._rhythm.rise)
+            self._gate = ReleaseGate(self._health.rise)
 
-    _set(watcher.Watcher, "_release", release)
+    _set(StartupLease, "release_if_due", release)
 
 
 @_bug("takeover")
@@ -117,7 +118,7 @@ def grant_without_compare() -> None:
 @_bug("released")
 def release_before_up() -> None:
     """The lease is released before "up" is in the store."""
-    real = watcher.Watcher.__init__
+    real = Watcher.__init__
 
     def init(self: Any, *args: Any) -> None:
         real(self, *args)
@@ -125,12 +126,12 @@ def release_before_up() -> None:
 
         def late(health: Any) -> Any:
             if health.up:
-                self._release()
+                self.lease.release_if_due()
             return publish(health)
 
         self._publisher.reconcile = late
 
-    _set(watcher.Watcher, "__init__", init)
+    _set(Watcher, "__init__", init)
 
 
 @_bug("clean_exit")

@@ -10,7 +10,9 @@ from typing import Any
 from integration.support.commands import HANG
 from service_monitor.net.calls import Bounds
 from service_monitor.node.probe import Result
-from service_monitor.node.watcher import Rhythm, Watcher
+from service_monitor.node.pulse import Pulse
+from service_monitor.node.startup_lease import AnyOfOurs
+from service_monitor.node.watcher import Rhythm, Watched, Watcher
 from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.discovery import up_hosts
 from service_monitor.recipes.lease import Lease, Request
@@ -41,8 +43,9 @@ class Bench:
     def build(self, ttl: float = 15.0, **rhythm: Any) -> Watcher:
         service = Service("es", "a", "host-a", ttl)
         settings = {"interval": 0.05, **rhythm}
+        watched = Watched(service, self.probe, Rhythm(**settings))
         self.watcher = Watcher(
-            self.store, service, Rhythm(**settings), self.probe, self.bounds
+            self.store, watched, AnyOfOurs(), Pulse(ttl), self.bounds
         )
         return self.watcher
 

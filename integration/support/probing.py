@@ -7,6 +7,7 @@ import socket
 from integration.support.commands import HANG
 from integration.support.loopback import Talk, read_request, status
 from service_monitor.net.calls import Bounds
+from service_monitor.node.monitored import read_monitored_url
 from service_monitor.node.probe import Result, Target, new_probe
 
 OK = status("200 OK")
@@ -15,7 +16,7 @@ Header = dict[str, str]
 
 def ask(url: str, timeout: float = HANG, **how: object) -> Result:
     """Probe once."""
-    return new_probe(Target(url, timeout, **how), Bounds())()  # type: ignore[arg-type]
+    return new_probe(Target(read_monitored_url(url), timeout, **how), Bounds())()  # type: ignore[arg-type]
 
 
 def headers_of(request: bytes) -> Header:

@@ -81,7 +81,7 @@ class Machine:
             "SERVICE_MONITOR_STORE": self.variant.store,
             "SERVICE_MONITOR_HOST": self.name,
             "SERVICE_MONITOR_LABEL": label,
-            "SERVICE_MONITOR_MONITOR_URL": f"http://{self.name}:9200/",
+            "SERVICE_MONITOR_URL": f"http://{self.name}:9200/",
             "STARTUP_TIME": startup_time,
         }
         lines = "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import os
 
 import click
 
 from service_monitor.cli import options
-from service_monitor.cli.leasing import request_of
-from service_monitor.cli.manual import REFUSED, Command
-from service_monitor.cli.opening import opened
+from service_monitor.cli.command_help import REFUSED, Command
+from service_monitor.cli.identity import Identity, identity_options
+from service_monitor.cli.leasing import Leasing, leasing_options
+from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process
-from service_monitor.cli.watching import notifier_of
 from service_monitor.net.calls import STOP_GRACE
+from service_monitor.node.notify import Notifier
 
 
 @click.command(
@@ -26,9 +26,8 @@ from service_monitor.net.calls import STOP_GRACE
     }
     | REFUSED,
 )
-@options.label
-@options.service_id
-@options.leasing
+@identity_options
+@leasing_options
 @options.host(
     "The host that others see in the queue.",
     show_default="the address that reaches the store",
@@ -39,10 +38,19 @@ from service_monitor.net.calls import STOP_GRACE
     help="Print the fencing token: a number that grows with each acquisition.",
 )
 @options.heartbeat_file
-@options.store
+@store_option
 @options.log_level
 @click.pass_obj
-def acquire_lease(process: Process, /, **given: Any) -> None:
+def acquire_lease(
+    process: Process,
+    /,
+    identity: Identity,
+    leasing: Leasing,
+    host: str | None,
+    print_token: bool,
+    heartbeat_file: str | None,
+    store: StoreChoice,
+) -> None:
     """Wait for this node's turn to start.
 
     First come, first served. The lease outlives this command: `watch` releases it when
@@ -56,19 +64,23 @@ def acquire_lease(process: Process, /, **given: Any) -> None:
     from service_monitor.recipes.acquire import acquire
     from service_monitor.recipes.seen import seen_host
 
-    new_request = request_of(given)
-    with opened(given, process.bounds) as store:
-        host, known = seen_host(given["host"], store.local_address)
-        published = given["host"] is not None
-        request = replace(new_request(host), known=known, published=published)
-        notifier = notifier_of(given)
+    notifier, bounds = Notifier(os.environ, heartbeat_file), process.bounds
+    with opened(store, bounds) as opened_store:
+        seen, known = seen_host(host, opened_store.local_address)
+        published = host is not None
+        request = leasing.request(identity, seen, known=known, published=published)
         lease = acquire(
-            store, request, given["acquire_timeout"], process.bounds, notifier
+            opened_store,
+            request,
+            leasing.acquire_timeout,
+            bounds,
+            notifier,
+            timings=process.timings,
         )
-        if given["print_token"]:
+        if print_token:
             try:
                 click.echo(str(lease.token))
             except OSError:  # with no exit code but 0 may anything stay behind
-                with process.bounds.within(STOP_GRACE):
-                    store.delete(lease.record)
+                with bounds.within(STOP_GRACE):
+                    opened_store.delete(lease.record)
                 raise

@@ -20,16 +20,18 @@ from service_monitor.cli.process import Process
 from service_monitor.cli.release_lease import release_lease
 from service_monitor.cli.run import run
 from service_monitor.cli.status import status
+from service_monitor.cli.twins import Twin
 from service_monitor.cli.watch import watch
 from service_monitor.errors import ServiceMonitorError, Stopped, describe
 from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
 from service_monitor.net.stop import Stop
 from service_monitor.node.ending import Ending
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.text import forget_hidden, printable
 
 LONGEST = 1000
-"""Characters of an error that are shown."""
+"""Characters of an error that are printed."""
 OUTPUT_LOST = 74  # sysexits.h EX_IOERR
 
 
@@ -64,6 +66,7 @@ def main(
     argv: Sequence[str] | None = None,
     stop: Stop | None = None,
     ending: Ending | None = None,
+    timings: Timings = TIMINGS,
 ) -> int:
     """Run one command and return its exit code; `stop` ends it as a signal would.
 
@@ -76,7 +79,7 @@ def main(
         result = cli.main(
             args=None if argv is None else list(argv),
             prog_name="service-monitor",
-            obj=Process(Bounds(stop), ending or Ending()),
+            obj=Process(Bounds(stop), ending or Ending(), timings),
             standalone_mode=False,
         )
     except click.exceptions.NoArgsIsHelpError as error:
@@ -111,6 +114,8 @@ def _usage(error: click.ClickException) -> str:
         return f"{error.param.make_metavar(error.ctx)} is missing: write it after --"  # type: ignore[arg-type]
     if isinstance(error, click.BadParameter) and error.ctx and error.param:
         option, twin = error.param.opts[0], error.param.envvar
+        if isinstance(error.param, Twin):
+            twin = error.param.variable_in(os.environ) or twin
         if isinstance(error, click.MissingParameter):
             return f"{option} is missing; it may also come from {twin}"
         source = error.ctx.get_parameter_source(error.param.name or "")

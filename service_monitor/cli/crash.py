@@ -1,4 +1,4 @@
-"""How a mistake of ours is told: with its traceback, and without secrets."""
+"""Print a mistake of ours: with its traceback, and without secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from service_monitor.text import masked
 
 
-def _tell(
+def _print(
     kind: type[BaseException],
     error: BaseException | None,
     trace: TracebackType | None,
@@ -24,7 +24,7 @@ def _tell(
 
 def mask_crashes() -> None:
     """Let the tracebacks of all threads, which may quote a request, pass the mask."""
-    sys.excepthook = _tell
-    threading.excepthook = lambda args: _tell(
+    sys.excepthook = _print
+    threading.excepthook = lambda args: _print(
         args.exc_type, args.exc_value, args.exc_traceback
     )

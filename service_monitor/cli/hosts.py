@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import click
 
 from service_monitor.cli import options, values
-from service_monitor.cli.manual import STORE_FAILED, Command
-from service_monitor.cli.opening import opened
+from service_monitor.cli.command_help import STORE_FAILED, Command
+from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process
 
@@ -29,6 +28,8 @@ from service_monitor.cli.process import Process
 )
 @option(
     "--timeout",
+    variable="WAIT_TIMEOUT",
+    formerly="TIMEOUT",
     type=values.DURATION,
     default="360s",
     help="How long --wait waits.",
@@ -41,15 +42,27 @@ from service_monitor.cli.process import Process
 @option(
     "--format",
     "format_",
+    variable="HOSTS_FORMAT",
+    formerly="FORMAT",
     type=click.Choice(["comma", "lines", "json"]),
     default="comma",
     help="How to print them.",
 )
 @options.host("Accepted from units of the 2014 tool; changes nothing.")
-@options.store
+@store_option
 @options.log_level
 @click.pass_obj
-def hosts(process: Process, /, **given: Any) -> None:
+def hosts(
+    process: Process,
+    /,
+    label: str,
+    wait: int | None,
+    timeout: float,
+    port: int | None,
+    format_: str,
+    host: str | None,
+    store: StoreChoice,
+) -> None:
     """Print the hosts that are up: whom to join.
 
     Each once, naturally sorted; as HOST:PORT where a port is registered. No host is an
@@ -64,17 +77,20 @@ def hosts(process: Process, /, **given: Any) -> None:
     from service_monitor.recipes.discovery import up_hosts, wait_for_hosts
     from service_monitor.records import hosts_prefix
 
-    label = given["label"]
-    with opened(given, process.bounds) as store:
-        if given["wait"]:
-            count, timeout = given["wait"], given["timeout"]
+    with opened(store, process.bounds) as opened_store:
+        if wait:
             listed = wait_for_hosts(
-                store, label, count, timeout, process.bounds, given["port"]
+                opened_store,
+                label,
+                wait,
+                timeout,
+                process.bounds,
+                port,
+                process.timings,
             )
         else:
-            records = store.list(hosts_prefix(label)).records
-            listed = up_hosts(records, given["port"])
-    if given["format_"] == "json":
+            listed = up_hosts(opened_store.list(hosts_prefix(label)).records, port)
+    if format_ == "json":
         click.echo(json.dumps(listed))
     else:
-        click.echo(("\n" if given["format_"] == "lines" else ",").join(listed))
+        click.echo(("\n" if format_ == "lines" else ",").join(listed))

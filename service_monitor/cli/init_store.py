@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from service_monitor.cli import options
-from service_monitor.cli.manual import STORE_FAILED, Command
-from service_monitor.cli.opening import explained
+from service_monitor.cli.command_help import STORE_FAILED, Command
+from service_monitor.cli.opening import StoreChoice, explained, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process
-from service_monitor.stores.opening import parse_store, prepare_store
+from service_monitor.stores.opening import prepare_store
 
 
 @click.command(cls=Command, exits={0: "made, or nothing to make"} | STORE_FAILED)
 @option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
-@options.store
+@store_option
 @options.log_level
 @click.pass_obj
-def init_store(process: Process, /, **given: Any) -> None:
+def init_store(process: Process, /, dry_run: bool, store: StoreChoice) -> None:
     """Make what the store needs before its first use.
 
     For DynamoDB that is the table. All other stores need nothing. To repeat it does no
@@ -29,10 +27,9 @@ def init_store(process: Process, /, **given: Any) -> None:
     Example:
       service-monitor init-store --store='dynamodb://nodes?region=eu-central-1'
     """
-    with explained(given):
-        place = parse_store(given["store"])
-        made = prepare_store(place, process.bounds, dry_run=given["dry_run"])
+    with explained(store):
+        made = prepare_store(store.place, process.bounds, dry_run=dry_run)
     for line in made:
-        click.echo(f"{'would make' if given['dry_run'] else 'made'} {line}")
+        click.echo(f"{'would make' if dry_run else 'made'} {line}")
     if not made:
         click.echo("nothing to make: this store is ready")

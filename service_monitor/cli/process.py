@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from service_monitor.net.calls import Bounds
 from service_monitor.net.stop import Stop
 from service_monitor.node.ending import Ending
+from service_monitor.recipes.timings import TIMINGS, Timings
 
 
 @dataclass(frozen=True)
 class Process:
-    """What bounds the calls of the command, and what is done last."""
+    """What bounds a command's calls, what is done last, and how often to look."""
 
     bounds: Bounds
     ending: Ending
+    timings: Timings = TIMINGS
 
     @property
     def stop(self) -> Stop:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import click
 
 from service_monitor.cli import options, values
-from service_monitor.cli.manual import STORE_FAILED, Command
-from service_monitor.cli.opening import opened
+from service_monitor.cli.command_help import STORE_FAILED, Command
+from service_monitor.cli.identity import Identity, identity_options
+from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process
 
@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
     exits={0: "released, or there was none", 1: "held by another acquisition"}
     | STORE_FAILED,
 )
-@options.label
-@options.service_id
+@identity_options
 @option(
     "--token",
     type=values.TOKEN,
@@ -33,10 +32,17 @@ log = logging.getLogger(__name__)
     is_flag=True,
     help="Release it whatever its token, also a ticket that still waits.",
 )
-@options.store
+@store_option
 @options.log_level
 @click.pass_obj
-def release_lease(process: Process, /, **given: Any) -> None:
+def release_lease(
+    process: Process,
+    /,
+    identity: Identity,
+    token: int | None,
+    force: bool,
+    store: StoreChoice,
+) -> None:
     """Give a lease back by hand.
 
     For a start that failed, or a service without a `watch`.
@@ -47,9 +53,8 @@ def release_lease(process: Process, /, **given: Any) -> None:
     """
     from service_monitor.recipes.release import release
 
-    service_id = given["service_id"] or values.own_name()
-    label, token, force = given["label"], given["token"], given["force"]
-    with opened(given, process.bounds) as store:
-        done = release(store, label, service_id, token, force=force)
-    said = "released the lease of" if done else "no lease to release of"
-    log.info("label %s: %s %s", label, said, service_id)
+    label, service_id = identity.label, identity.service_id
+    with opened(store, process.bounds) as opened_store:
+        done = release(opened_store, label, service_id, token, force=force)
+    outcome = "released the lease of" if done else "no lease to release of"
+    log.info("label %s: %s %s", label, outcome, service_id)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from service_monitor.cli import options
-from service_monitor.cli.leasing import request_of
-from service_monitor.cli.manual import REFUSED, Command
-from service_monitor.cli.opening import opened
+from service_monitor.cli.advertising import Advertising, advertising_options
+from service_monitor.cli.command_help import REFUSED, Command
+from service_monitor.cli.identity import Identity, identity_options
+from service_monitor.cli.leasing import Leasing, leasing_options
+from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
+from service_monitor.cli.probing import Probing, probing_options
 from service_monitor.cli.process import Process
-from service_monitor.cli.watching import notifier_of, watching
+from service_monitor.cli.stopping import Stopping, stopping_options
+from service_monitor.cli.watching import new_notifier, service_to_publish
 
 
 @click.command(
@@ -27,10 +29,10 @@ from service_monitor.cli.watching import notifier_of, watching
     }
     | REFUSED,
 )
-@options.label
-@options.service_id
-@options.probing
-@options.leasing
+@identity_options
+@probing_options
+@advertising_options
+@leasing_options
 @option(
     "--on-lease-timeout",
     type=click.Choice(["fail", "start"]),
@@ -43,13 +45,26 @@ from service_monitor.cli.watching import notifier_of, watching
     show_default="stop while SERVICE_MONITOR_FIRST is 1, else continue",
     help="What to do when the lease is lost before COMMAND is up.",
 )
-@options.stopping
+@stopping_options
 @options.heartbeat_file
-@options.store
+@store_option
 @options.log_level
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def run(process: Process, /, **given: Any) -> int:
+def run(
+    process: Process,
+    /,
+    identity: Identity,
+    probing: Probing,
+    advertising: Advertising,
+    leasing: Leasing,
+    on_lease_timeout: str,
+    on_lease_lost: str | None,
+    stopping: Stopping,
+    heartbeat_file: str | None,
+    store: StoreChoice,
+    command: tuple[str, ...],
+) -> int:
     """Start COMMAND when it is its turn, and watch it.
 
     Acquires the lease, starts COMMAND, releases the lease as soon as that is up, and
@@ -62,27 +77,44 @@ def run(process: Process, /, **given: Any) -> int:
       service-monitor run --label=es --monitor-url=http://127.0.0.1:9200 -- es
     """
     from service_monitor.node.executable import find
-    from service_monitor.node.runner import Plan, Runner
+    from service_monitor.node.plan import Plan
+    from service_monitor.node.probe import new_probe
+    from service_monitor.node.pulse import Pulse
+    from service_monitor.node.runner import Runner
+    from service_monitor.node.watcher import Watched
 
-    command, notifier = given["command"], notifier_of(given)
-    process.ending.also_stops = given["stop_signal"]
-    on_lost: str | None = given["on_lease_lost"]
+    bounds, notifier = process.bounds, new_notifier(heartbeat_file, probing.ttl)
+    process.ending.also_stops = stopping.signal
     find(command[0])
-    new_watcher = watching(given, process.bounds, notifier)
-    new_request = request_of(given, stays=True)
-    with opened(given, process.bounds) as store:
-        watcher = new_watcher(store)
-        plan = Plan(
-            command,
-            given["acquire_timeout"],
-            start_anyway=given["on_lease_timeout"] == "start",
-            stop_if_lost=None if on_lost is None else on_lost == "stop",
-            stop_timeout=given["stop_timeout"],
-            drain=given["drain"],
-            stop_alone=given["stop_whom"] == "command",
+    plan = Plan(
+        command,
+        leasing.acquire_timeout,
+        start_anyway=on_lease_timeout == "start",
+        stop_if_lost=None if on_lease_lost is None else on_lease_lost == "stop",
+        stop_timeout=stopping.timeout,
+        drain=stopping.drain,
+        stop_alone=stopping.alone,
+    )
+    with opened(store, bounds, probing.unchecked) as opened_store:
+        service = service_to_publish(
+            process,
+            identity,
+            advertising,
+            probing,
+            opened_store,
+            notifier,
+            beside=False,
         )
-        request = new_request(watcher.service.host)
+        request = leasing.request(identity, service.host, stays=True, published=True)
+        probe = new_probe(probing.target, bounds)
         runner = Runner(
-            store, request, plan, watcher, process.bounds, process.ending, notifier
+            opened_store,
+            request,
+            plan,
+            Watched(service, probe, probing.rhythm),
+            Pulse(probing.ttl, notifier),
+            bounds,
+            process.ending,
+            process.timings,
         )
         return runner.run()

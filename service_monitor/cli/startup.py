@@ -51,8 +51,8 @@ def report(error: BaseException) -> int:
     lack = lacks.lack_in(error) if lacks else None
     if not lack and _is_ours(error):
         sys.excepthook(type(error), error, error.__traceback__)
-    told = str(lack) if lack else _line(error)
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)
+    text = str(lack) if lack else _line(error)
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     if sys.stderr is not None:
         try:
             sys.stderr.write(f"service-monitor: {line[:1000]}\n")

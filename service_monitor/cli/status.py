@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import click
 
 from service_monitor.cli import options, values
-from service_monitor.cli.manual import STORE_FAILED, Command
-from service_monitor.cli.opening import opened
+from service_monitor.cli.command_help import STORE_FAILED, Command
+from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.options import option
 from service_monitor.cli.process import Process
 
@@ -19,14 +18,18 @@ from service_monitor.cli.process import Process
 @option(
     "--format",
     "format_",
+    variable="STATUS_FORMAT",
+    formerly="FORMAT",
     type=click.Choice(["table", "json"]),
     default="table",
     help="How to print it.",
 )
-@options.store
+@store_option
 @options.log_level
 @click.pass_obj
-def status(process: Process, /, **given: Any) -> None:
+def status(
+    process: Process, /, label: str | None, format_: str, store: StoreChoice
+) -> None:
     """Show services, lease holders and waiters.
 
     Services with their state and its reason; who holds a lease or waits for one, with
@@ -38,7 +41,7 @@ def status(process: Process, /, **given: Any) -> None:
     """
     from service_monitor.recipes.status import gather, render
 
-    with opened(given, process.bounds) as store:
-        found = gather(store, given["label"])
-    as_json = given["format_"] == "json"
+    with opened(store, process.bounds) as opened_store:
+        found = gather(opened_store, label)
+    as_json = format_ == "json"
     click.echo(json.dumps(found, indent=2) if as_json else render(found))

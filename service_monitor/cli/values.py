@@ -10,16 +10,14 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import click
 
 from service_monitor.errors import ConfigError
-from service_monitor.net.addresses import check_zone, is_host, is_nowhere, split_port
-from service_monitor.net.credentials import check_text
-from service_monitor.net.escapes import check_escapes
+from service_monitor.net.addresses import is_host, is_nowhere
 from service_monitor.net.tls import check_tls
 from service_monitor.net.urls import mask_url
+from service_monitor.node.monitored import LONGEST_URL, read_monitored_url
 from service_monitor.node.signals import PASSED_ON, STOPS
 from service_monitor.records import NAME
 from service_monitor.text import hide, quoted
@@ -33,13 +31,6 @@ else:  # generic at runtime only since some 8.x
 MOST_INFO = 16 * 1024
 """Characters of info as JSON: every store and every reader of `hosts` carries it."""
 
-LONGEST_URL = 2048
-
-_URL = re.compile(
-    r"(?P<scheme>https?|tcp)://(?P<user>[^/?#\\\[\]]*@)?(?P<place>[^/?#@]*)"
-    r"(?P<rest>[/?][^#]*)?",
-    re.IGNORECASE,
-)
 _TELLING = {"accept", "connection", "content-type", "host", "origin", "user-agent"}
 """Headers that hold no secret, and may turn up in a log for other reasons."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -56,8 +47,11 @@ class _Type(_ParamType):
         name: str,
         read: Callable[[str], Any],
         show: Callable[[str], str] = quoted,
+        is_secret: Callable[[Any], bool] = lambda value: False,
     ) -> None:
         self.name = name
+        self.is_secret = is_secret
+        """Tells of a value that was read whether there is a secret in it."""
         self._read = read
         self._show = show
 
@@ -98,32 +92,6 @@ def read_host(text: str) -> str:
     if "%" in text:
         raise ValueError("has a zone (%...), which is this machine's own")
     return text
-
-
-def read_url(text: str) -> str:
-    """Check what to probe: http, https or tcp, with a host, and for tcp a port."""
-    plain = text.isascii() and text.isprintable() and " " not in text
-    if not plain or len(text) > LONGEST_URL:
-        raise ValueError(
-            f"is not a URL: ASCII without spaces, up to {LONGEST_URL} long"
-        )
-    match = _URL.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            "is not a URL to probe: write http(s)://[USER:PASSWORD@]HOST[:PORT]/PATH "
-            "or tcp://HOST:PORT; # is %23 there"
-        )
-    user, _, password = (match["user"] or "").removesuffix("@").partition(":")
-    bare = unquote(password, errors="surrogateescape")  # the bytes that are sent
-    hide(password, bare, user=unquote(user, errors="surrogateescape"))
-    check_escapes(match["user"] or "")
-    check_text("what stands before the @", unquote(user + password))
-    host, port = split_port(match["place"])
-    check_zone(host)
-    scheme = match["scheme"].lower()
-    if scheme == "tcp" and (port is None or match["user"] or match["rest"]):
-        raise ValueError("is not just tcp://HOST:PORT")
-    return scheme + text[len(scheme) :]
 
 
 def read_header(text: str) -> tuple[str, str]:
@@ -220,10 +188,19 @@ def _without_password(url: str) -> str:
 
 NAME_TYPE = _Type("name", read_name)
 HOST_TYPE = _Type("host", read_host)
-URL_TYPE = _Type("url", read_url, _without_password)
-HEADER_TYPE = _Type("header", read_header, lambda _: "what was given")  # secret
+URL_TYPE = _Type(
+    "url", read_monitored_url, _without_password, lambda url: bool(url.has_secret)
+)
+HEADER_TYPE = _Type(
+    "header",
+    read_header,
+    lambda _: "what was given",  # it may be a secret
+    lambda header: header[0].lower() == "authorization",
+)
 INFO_TYPE = _Type("key=value", read_info)
-STORE_TYPE = _Type("url", read_store, _without_password)
+STORE_TYPE = _Type(
+    "url", read_store, _without_password, lambda url: mask_url(url) != url
+)
 CA_TYPE = _Type("file", read_ca)
 HEARTBEAT_TYPE = _Type("file", read_heartbeat_file)
 DURATION = _Type("duration", parse_duration)
@@ -232,6 +209,14 @@ COUNT = _Type("n", read_number)
 PORT = _Type("port", partial(read_number, most=65535))
 SIGNAL = _Type("signal", read_signal)
 TOKEN = _Type("token", partial(read_number, most=2**63 - 1))
+
+
+def holds_secret(param: click.Parameter, value: Any) -> bool:
+    """Tell whether there is a secret in the value that a parameter was given."""
+    if not isinstance(param.type, _Type):
+        return False
+    each = value if isinstance(param, click.Option) and param.multiple else [value]
+    return any(map(param.type.is_secret, each))
 
 
 def own_name() -> str:

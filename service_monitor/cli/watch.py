@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any
 
 import click
 
 from service_monitor.cli import options
-from service_monitor.cli.manual import Command
-from service_monitor.cli.opening import opened
+from service_monitor.cli.advertising import Advertising, advertising_options
+from service_monitor.cli.command_help import Command
+from service_monitor.cli.identity import Identity, identity_options
+from service_monitor.cli.opening import StoreChoice, opened, store_option
+from service_monitor.cli.probing import Probing, probing_options
 from service_monitor.cli.process import Process
-from service_monitor.cli.watching import notifier_of, watching
+from service_monitor.cli.watching import new_notifier, service_to_publish
 from service_monitor.errors import Stopped
 
 log = logging.getLogger(__name__)
 
 
 @click.command(cls=Command, exits={0: "ended by a signal"}, signalled={})
-@options.label
-@options.service_id
-@options.probing
+@identity_options
+@probing_options
+@advertising_options
 @options.heartbeat_file
-@options.store
+@store_option
 @options.log_level
 @click.pass_obj
-def watch(process: Process, /, **given: Any) -> None:
+def watch(
+    process: Process,
+    /,
+    identity: Identity,
+    probing: Probing,
+    advertising: Advertising,
+    heartbeat_file: str | None,
+    store: StoreChoice,
+) -> None:
     """Probe a service, publish its state, pass the turn on.
 
     Up means 2xx. A service that is up is listed by `hosts`; the startup lease of this
@@ -37,12 +47,28 @@ def watch(process: Process, /, **given: Any) -> None:
     Example:
       service-monitor watch --label=es --monitor-url=http://127.0.0.1:9200
     """
-    notifier = notifier_of(given)
-    new_watcher = watching(given, process.bounds, notifier, apart=True)
-    with suppress(Stopped), opened(given, process.bounds) as store:
-        watcher = new_watcher(store)
+    from service_monitor.node.hints import with_hint
+    from service_monitor.node.probe import new_probe
+    from service_monitor.node.pulse import Pulse
+    from service_monitor.node.startup_lease import AnyOfOurs
+    from service_monitor.node.watcher import Watched, Watcher
+
+    bounds, notifier = process.bounds, new_notifier(heartbeat_file, probing.ttl)
+    with suppress(Stopped), opened(store, bounds, probing.unchecked) as opened_store:
+        service = service_to_publish(
+            process, identity, advertising, probing, opened_store, notifier, beside=True
+        )
+        probe = with_hint(new_probe(probing.target, bounds), probing.url.host)
+        watcher = Watcher(
+            opened_store,
+            Watched(service, probe, probing.rhythm),
+            AnyOfOurs(),
+            Pulse(probing.ttl, notifier),
+            bounds,
+            process.timings,
+        )
         watcher.run()
-        if watcher.holds:
+        if watcher.lease.seen:
             log.warning(
                 "stopped before the service was up: its startup lease stays until it "
                 "expires. To let the next node start now: release-lease"

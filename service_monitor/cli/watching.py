@@ -1,95 +1,75 @@
-"""What `watch` and `run` have in common: what to watch, and how often to probe it."""
+"""What `watch` and `run` have in common: whom they report to, and what they publish."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from service_monitor.cli import values
+from service_monitor.cli.advertising import Advertising
+from service_monitor.cli.identity import Identity
+from service_monitor.cli.probing import Probing
+from service_monitor.cli.process import Process
 from service_monitor.errors import ConfigError
-from service_monitor.net.calls import Bounds
-from service_monitor.net.urls import mask_url
 from service_monitor.node.notify import Notifier
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration
 
 if TYPE_CHECKING:
-    from service_monitor.node.watcher import Watcher
+    from service_monitor.recipes.publisher import Service
 
 log = logging.getLogger(__name__)
 
 
-def notifier_of(given: dict[str, Any]) -> Notifier:
-    """Return what reports to systemd and to the heartbeat file."""
-    return Notifier(os.environ, given["heartbeat_file"])
+def new_notifier(heartbeat_file: str | None, ttl: float) -> Notifier:
+    """Return what reports to systemd and to the heartbeat file.
 
-
-def watching(
-    given: dict[str, Any], bounds: Bounds, notifier: Notifier, *, apart: bool = False
-) -> Callable[[Store], Watcher]:
-    """Check what there is to watch; return what watches it once the store is open.
-
-    `apart` is a service that somebody else starts, maybe in another container.
+    Raises `ConfigError` where systemd would kill a watch that publishes with this ttl
+    while it only waits for a store.
     """
-    from service_monitor.net.addresses import with_port
-    from service_monitor.node.hints import with_hint
-    from service_monitor.node.place import host_to_publish
-    from service_monitor.node.probe import Target, new_probe
-    from service_monitor.node.tcp import CONNECTED_INTERVAL
-    from service_monitor.node.watcher import STARTUP_INTERVAL, STEP, Rhythm, Watcher
-    from service_monitor.recipes.publisher import Service
+    from service_monitor.node.pulse import STEP
 
-    interval, timeout, ttl = checked_rhythm(**given)
-    if notifier.watchdog is not None and notifier.watchdog < max(ttl, STEP):
+    notifier = Notifier(os.environ, heartbeat_file)
+    step = max(ttl, STEP)
+    if notifier.watchdog is not None and notifier.watchdog < step:
         raise ConfigError(
             f"WatchdogSec of the unit is {format_duration(notifier.watchdog)}, and a "
-            f"step may take {format_duration(max(ttl, STEP))}: make it that or more"
+            f"step may take {format_duration(step)}: make it that or more"
         )
-    url, ca, insecure = given["monitor_url"], given["ca"], given["insecure"]
-    if ca and insecure:
-        raise ConfigError("--ca and --insecure contradict each other")
-    target = Target(url, timeout, dict(given["header"]), ca, insecure)
-    label, service_id = given["label"], given["service_id"] or values.own_name()
-    info = {key: value for part in given["info"] for key, value in part.items()}
-    connected = CONNECTED_INTERVAL if url.startswith("tcp:") else STARTUP_INTERVAL
-    rhythm = Rhythm(interval, given["rise"], given["fall"], connected)
-
-    def watcher(store: Store) -> Watcher:
-        host = host_to_publish(
-            given["host"], url, store, bounds.stop, notifier, beside=apart
-        )
-        shown = mask_url(url)
-        port = given["advertise_port"]
-        place = with_port(host, port)
-        log.info(
-            "label %s: watching %s at %s as host %s", label, service_id, shown, place
-        )
-        service = Service(label, service_id, host, ttl, info, port)
-        probe = new_probe(target, bounds)
-        if apart:
-            probe = with_hint(probe, url)
-        return Watcher(store, service, rhythm, probe, bounds, notifier)
-
-    return watcher
+    return notifier
 
 
-def checked_rhythm(
-    interval: float, timeout: float | None, ttl: float | None, **_: Any
-) -> tuple[float, float, float]:
-    """Fill in the defaults, and refuse what cannot be kept."""
-    timeout = timeout or min(3.0, interval)
-    if timeout > interval:
-        raise ConfigError(
-            f"--timeout {format_duration(timeout)} is longer than --interval "
-            f"{format_duration(interval)}: probes would overlap; lower --timeout"
-        )
-    least = max(3.0, interval + timeout)
-    ttl = ttl or max(15.0, least)
-    if ttl < least:
-        raise ConfigError(
-            f"--ttl {format_duration(ttl)} is too short to be kept: raise it to "
-            f"{format_duration(least)}, --interval plus --timeout and 3 s at the least"
-        )
-    return interval, timeout, ttl
+def service_to_publish(
+    process: Process,
+    identity: Identity,
+    advertising: Advertising,
+    probing: Probing,
+    store: Store,
+    notifier: Notifier,
+    *,
+    beside: bool,
+) -> Service:
+    """Return what is published of the service, once its host is known.
+
+    It blocks until the network can tell the host, where no option does. `beside` a
+    service that lives it waits also for a store that refuses us. Raises `StoreRefused`
+    otherwise, `ConfigError` and `Stopped`.
+    """
+    from service_monitor.net.addresses import with_port
+    from service_monitor.node.place import host_to_publish
+    from service_monitor.recipes.publisher import Service
+
+    label, service_id, url = identity.label, identity.service_id, probing.url
+    host = host_to_publish(
+        advertising.host,
+        url.host,
+        store,
+        process.stop,
+        notifier,
+        beside=beside,
+        timings=process.timings,
+    )
+    place = with_port(host, advertising.port)
+    log.info("label %s: watching %s at %s as host %s", label, service_id, url, place)
+    info = dict(advertising.info)
+    return Service(label, service_id, host, probing.ttl, info, advertising.port)

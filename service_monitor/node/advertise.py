@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from service_monitor.errors import ConfigError
 from service_monitor.net.here import Here, look
@@ -15,14 +14,16 @@ log = logging.getLogger(__name__)
 
 def advertised_host(
     given: str | None,
-    monitor_url: str | None,
+    monitored: str | None,
     local_address: Callable[[], str],
     here: Here | None = None,
 ) -> str:
-    """Return the host given, the monitor URL's, or the one that reaches the store.
+    """Return the host given, the monitored one, or the one that reaches the store.
 
-    A host in the URL that is another machine on each machine, as loopback is, is of no
-    use to others and counts as none.
+    A monitored host that is another machine on each machine, as loopback is, is of no
+    use to others and counts as none. `local_address` may block as long as one call to
+    the store, and is called only where its answer is needed. Raises what it raises, and
+    `ConfigError` where the address has a zone.
     """
     here = look() if here is None else here
     if given:
@@ -34,11 +35,9 @@ def advertised_host(
                 why,
             )
         return given
-    host = urlsplit(monitor_url).hostname if monitor_url else None
-    host = (host or "").replace("%25", "%")
-    why = why_ambiguous(host, here)
-    if host and not why:
-        return _seen(host, here)
+    why = why_ambiguous(monitored or "", here)
+    if monitored and not why:
+        return _checked(monitored, here)
     address = local_address()
     if "%" in address:
         raise ConfigError(
@@ -49,14 +48,14 @@ def advertised_host(
         log.warning(
             "--monitor-url names %s (%s), which is another machine on each machine: "
             "others are told %s. If that is wrong, name this host with --host",
-            host,
+            monitored,
             why,
             address,
         )
-    return address if why_ambiguous(address, here) else _seen(address, here)
+    return address if why_ambiguous(address, here) else _checked(address, here)
 
 
-def _seen(host: str, here: Here) -> str:
+def _checked(host: str, here: Here) -> str:
     """Warn of a host that no other machine may reach; here it is right."""
     if bridge := behind(host, here):
         log.warning(

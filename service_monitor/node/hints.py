@@ -1,9 +1,8 @@
-"""What an operator most likely did not mean, said once."""
+"""What an operator most likely did not mean: logged once."""
 
 from __future__ import annotations
 
 import logging
-from urllib.parse import urlsplit
 
 from service_monitor.net.addresses import is_only_here
 from service_monitor.net.here import is_container
@@ -12,15 +11,15 @@ from service_monitor.node.probe import Probe, Result
 log = logging.getLogger(__name__)
 
 
-def with_hint(probe: Probe, url: str, *, contained: bool | None = None) -> Probe:
+def with_hint(probe: Probe, host: str, *, contained: bool | None = None) -> Probe:
     """Make a `watch` say what loopback is in a container, if its first probe is
     refused.
 
-    There the service is in another container as a rule, and never answers.
+    There the service is in another container as a rule, and never answers. `host` is
+    the one that is probed. Where `contained` is None it is found out.
     """
     if contained is None:
         contained = is_container()
-    host = urlsplit(url).hostname or ""
     if not contained or is_only_here(host) != "loopback":
         return probe
     first = True

@@ -8,46 +8,46 @@ from service_monitor.errors import StoreRefused, StoreUnavailable
 from service_monitor.net.stop import Stop
 from service_monitor.node.advertise import advertised_host
 from service_monitor.node.notify import Notifier
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import FAILURES, failure_text
 from service_monitor.stores.base import Store
 
 log = logging.getLogger(__name__)
 
-RETRY = 1.0
-"""Seconds between two tries to find it out."""
-
 
 def host_to_publish(
     given: str | None,
-    url: str,
+    monitored: str,
     store: Store,
     stop: Stop,
     notifier: Notifier,
     *,
     beside: bool,
+    timings: Timings = TIMINGS,
 ) -> str:
-    """Return the host given, else the URL's, else the one that reaches the store.
+    """Return the host given, else the monitored one, else the one that reaches the
+    store.
 
-    It blocks for as long as the last one is wanted and cannot be told, and says so to
-    the notifier. `beside` a service that lives it waits a refusal out, too. Raises
-    `StoreRefused` otherwise, `ConfigError` and `Stopped`.
+    It blocks as long as the last one is needed and cannot be found out, and tells the
+    notifier why. `beside` a service that runs already it waits also while the store
+    refuses us. Raises `StoreRefused` otherwise, `ConfigError` and `Stopped`.
     """
-    said: type[Exception] | None = None
+    logged: type[Exception] | None = None
     while True:
         try:
-            return advertised_host(given, url, store.local_address)
+            return advertised_host(given, monitored, store.local_address)
         except FAILURES as error:
             refused = isinstance(error, StoreRefused)
             if refused and not beside:
                 raise
-            if type(error) is not said and refused:
+            if type(error) is not logged and refused:
                 log.error("the store refuses us: %s; trying on", error)
-            elif type(error) is not said:
+            elif type(error) is not logged:
                 log.warning("%s; trying on", error)
-            said = type(error)
+            logged = type(error)
             away = isinstance(error, StoreUnavailable)
             notifier.queued(
                 f"waiting for a route: {error}" if away else failure_text(error)
             )
-            stop.wait(RETRY)
+            stop.wait(timings.store_retry)
             stop.check()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from service_monitor.errors import LocalLack, describe
-from service_monitor.net.addresses import split_port
 from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import connect
 from service_monitor.net.lacks import lack_in
 from service_monitor.net.zones import carry_zone
+from service_monitor.node.monitored import MonitoredURL
 from service_monitor.node.tcp import LOOK, RESET, ended_by_peer
 from service_monitor.text import printable
 from service_monitor.timing import format_duration, now
@@ -41,18 +40,21 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What to probe: an `http`, `https` or `tcp` URL, and how."""
+    """What to probe, and how."""
 
-    url: str = field(repr=False)  # this and the headers may hold passwords
+    url: MonitoredURL
     timeout: float
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Seconds for one probe, everything included."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # secrets
     ca: str | None = None
+    """The PEM bundle to check the certificate against; None: the system's."""
     insecure: bool = False
+    """Whether the certificate is not checked at all."""
 
 
 def new_probe(target: Target, bounds: Bounds) -> Probe:
     """Return the probe for the URL's scheme; it blocks up to the target's timeout."""
-    once = _tcp(target) if target.url.startswith("tcp:") else _http(target)
+    once = _tcp(target) if target.url.scheme == "tcp" else _http(target)
 
     def probe() -> Result:
         try:
@@ -67,7 +69,7 @@ def new_probe(target: Target, bounds: Bounds) -> Probe:
 
 
 def _tcp(target: Target) -> Callable[[], Result]:
-    host, port = split_port(urlsplit(target.url).netloc)
+    host, port = target.url.host, target.url.port
 
     def once() -> Result:
         deadline = now() + target.timeout
@@ -102,8 +104,7 @@ def _http(target: Target) -> Callable[[], Result]:
     session = new_session(ca=target.ca, verify=not target.insecure)
     session.headers.update({"Connection": "close", "Accept": "*/*"})
     session.headers.update(target.headers)
-    url, credentials = _without_credentials(target.url)
-    url = carry_zone(url)
+    url, credentials = carry_zone(target.url.bare), target.url.credentials
     session.auth = HTTPBasicAuth(*credentials) if credentials else None
 
     def get() -> Result:
@@ -131,16 +132,3 @@ def _read(body: urllib3.BaseHTTPResponse) -> None:
     left = MOST_READ
     while left > 0 and (part := body.read(left, decode_content=False)):
         left -= len(part)
-
-
-def _without_credentials(url: str) -> tuple[str, tuple[bytes, bytes] | None]:
-    """Split `http://user:password@host/` into the bare URL and the credentials.
-
-    They are sent in UTF-8 (RFC 7617), which `requests` does only with bytes.
-    """
-    parts = urlsplit(url)
-    if parts.username is None:
-        return url, None
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    user, password = parts.username, parts.password or ""
-    return bare, (unquote_to_bytes(user), unquote_to_bytes(password))

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
 from service_monitor.errors import (
     AcquireTimeout,
@@ -20,45 +19,23 @@ from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.net.lacks import start_thread
 from service_monitor.node.child import KILL_WAIT, Child
 from service_monitor.node.ending import Ending
-from service_monitor.node.notify import Notifier
+from service_monitor.node.joining import Joining, environment
+from service_monitor.node.plan import Plan
+from service_monitor.node.pulse import Pulse
 from service_monitor.node.signals import for_command
-from service_monitor.node.watcher import Watcher
+from service_monitor.node.startup_lease import Claim, Held, NothingHeld
+from service_monitor.node.watcher import Watched, Watcher
 from service_monitor.recipes.acquire import acquire
-from service_monitor.recipes.arrival import Arrival, awaiting
-from service_monitor.recipes.discovery import up_hosts
+from service_monitor.recipes.arrival import Arrival
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.release import remove_own
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import FAILURES, Trouble, failure_text
-from service_monitor.records import hosts_prefix, nonce_of
+from service_monitor.records import nonce_of
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
 log = logging.getLogger(__name__)
-
-HOSTS = "SERVICE_MONITOR_HOSTS"
-TOKEN = "SERVICE_MONITOR_LEASE_TOKEN"
-FIRST = "SERVICE_MONITOR_FIRST"
-
-_POLL = 0.05
-"""Seconds between two looks whether the command has ended while it drains."""
-_RETRY = 1.0
-"""Seconds between two tries to read whom to join."""
-_OURS = (HOSTS, TOKEN, FIRST, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""Not passed on: the command is ready when we say so."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to start and how to end it; times in seconds."""
-
-    command: tuple[str, ...]
-    acquire_timeout: float
-    start_anyway: bool
-    stop_if_lost: bool | None  # None: if it is to found the cluster
-    stop_timeout: float
-    drain: float
-    stop_alone: bool = False
-    """Whether signals are for the command only, and not for all that it started."""
 
 
 class Runner:
@@ -69,24 +46,37 @@ class Runner:
         store: Store,
         request: Request,
         plan: Plan,
-        watcher: Watcher,
+        watched: Watched,
+        pulse: Pulse,
         bounds: Bounds,
         ending: Ending,
-        notifier: Notifier,
+        timings: Timings = TIMINGS,
     ) -> None:
         self._store = store
         self._request = request
         self._plan = plan
-        self._watcher = watcher
+        self._watched = watched
+        self._pulse = pulse
         self._bounds = bounds
         self._stop = bounds.stop
         self._ending = ending
-        self._notifier = notifier
-        self._lost = False
+        self._notifier = pulse.notifier
+        self._timings = timings
+        self._lost = False  # and so COMMAND was stopped
         self._founds = False
-        self._started = False
+        self._started: Watcher | None = None  # beside COMMAND
         self._gone = False  # the lease, before its time
-        self._arrival = Arrival(store, request, watcher.service.ttl, self._check)
+        ttl = watched.service.ttl
+        self._arrival = Arrival(store, request, ttl, self._check, timings)
+        self._joining = Joining(
+            store,
+            request,
+            self._arrival,
+            pulse.notifier,
+            self._stop,
+            self._check,
+            timings,
+        )
 
     def run(self) -> int:
         """Start the command at its turn; return its exit code when it has ended.
@@ -98,19 +88,28 @@ class Runner:
         """
         lease = self._acquire()
         try:
-            child = self._start(lease)
+            self._notifier.extend(self._request.lease_timeout)
+            watcher = self._new_watcher(lease)
             try:
-                self._watcher.run()
+                code = self._run(lease, watcher)
             finally:
-                self._end(child)
-                if self._watcher.stays:
-                    self._watcher.withdraw()
+                watcher.lease.let_go()
         finally:
-            self._watcher.let_go()
             with self._bounds.within(STOP_GRACE):
                 self._give_back(lease)
-        if self._lost or child.code is None:
-            return LeaseLost.exit_code
+        return LeaseLost.exit_code if self._lost or code is None else code
+
+    def _run(self, lease: Lease | None, watcher: Watcher) -> int | None:
+        child = self._start(lease, watcher)
+        try:
+            watcher.rounds()
+        finally:
+            lost = self._lost  # then to stop COMMAND is more urgent
+            if not lost:
+                watcher.withdraw()
+            self._end(child, watcher.was_up)
+            if lost:
+                watcher.withdraw()
         return child.code
 
     def _acquire(self) -> Lease | None:
@@ -123,6 +122,7 @@ class Runner:
                 self._bounds,
                 self._notifier,
                 self._arrival,
+                self._timings,
             )
         except AcquireTimeout as error:
             if not plan.start_anyway or isinstance(error, IdInUse):
@@ -135,20 +135,39 @@ class Runner:
             log.error("starting without the lease: %s", failure_text(error))
             return None
 
-    def _start(self, lease: Lease | None) -> Child:
-        self._notifier.extend(self._request.lease_timeout)
-        self._hold(lease)
-        hosts = self._others(lease)
-        environ = {k: v for k, v in os.environ.items() if k not in _OURS}
+    def _new_watcher(self, lease: Lease | None) -> Watcher:
+        """Return what keeps the lease alive and probes COMMAND.
+
+        Where there is no thread for that, wait for one as long as the lease lasts.
+        """
+        claim: Claim = Held(lease, self._lose) if lease else NothingHeld()
+        trouble = Trouble("trying on")
+        while True:
+            try:
+                made = Watcher(
+                    self._store,
+                    self._watched,
+                    claim,
+                    self._pulse,
+                    self._bounds,
+                    self._timings,
+                )
+                trouble.over()
+                return made
+            except LocalLack as error:
+                if lease is None or now() >= lease.deadline:
+                    raise
+                trouble.met(error)
+            self._stop.wait(self._timings.store_retry)
+            self._check()
+
+    def _start(self, lease: Lease | None, watcher: Watcher) -> Child:
+        hosts = self._joining.others(lease, watcher.lease)
         self._founds = lease is not None and hosts == []
-        environ[FIRST] = "1" if self._founds else "0"
-        if lease:
-            environ[TOKEN] = str(lease.token)
-        if hosts is not None:
-            environ[HOSTS] = ",".join(hosts)
+        environ = environment(os.environ, lease, hosts, founds=self._founds)
         self._stop.check()
-        if self._watcher.lapsed:
-            raise self._too_late()
+        if watcher.lease.lapsed:
+            raise self._joining.too_late(watcher.lease)
         plan = self._plan
         whom = "unknown" if hosts is None else ", ".join(hosts) or "nobody"
         log.info("starting %s; to join: %s", plan.command[0], whom)
@@ -157,25 +176,10 @@ class Runner:
         self._ending.forced_after = plan.drain + plan.stop_timeout + ours
         child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
         self._ending.last_act, self._ending.pass_on = child.kill, child.send
-        self._started = True
+        self._started = watcher
         if self._gone:
             self._lose()
         return child
-
-    def _hold(self, lease: Lease | None) -> None:
-        """Keep the lease alive; wait for the thread that it takes while it lasts."""
-        trouble = Trouble("trying on")
-        while True:
-            try:
-                self._watcher.hold(lease, self._lose)
-                trouble.over()
-                return
-            except LocalLack as error:
-                if lease is None or now() >= lease.deadline:
-                    raise
-                trouble.met(error)
-            self._stop.wait(_RETRY)
-            self._check()
 
     def _ended(self, code: int) -> None:
         """End the rest, and this process if that takes too long: a full log, a disk."""
@@ -191,42 +195,7 @@ class Runner:
 
     def _check(self) -> None:
         self._stop.check()
-        self._watcher.alive()
-
-    def _others(self, lease: Lease | None) -> list[str] | None:
-        """Return the hosts that are up, but for an earlier life of this service.
-
-        None, and said so, if that is not known; with the lease it is waited for.
-        """
-        prefix, trouble = hosts_prefix(self._request.label), Trouble("trying on")
-        while True:
-            self._check()
-            try:
-                unsure = self._arrival.unsure(lease) if lease else []
-                found = self._store.list(prefix).records
-            except FAILURES as error:
-                if lease is None:
-                    log.warning("whom to join is not known, starting anyway: %s", error)
-                    return None
-                if self._watcher.lapsed:
-                    raise self._too_late() from error
-                trouble.met(error)
-                self._notifier.status(f"its turn has come; {failure_text(error)}")
-                self._stop.wait(_RETRY)
-                continue
-            if unsure and not self._watcher.lapsed:
-                self._arrival.tell(unsure)
-                self._notifier.status(awaiting(unsure))
-                self._stop.wait(_RETRY)
-                continue
-            own = prefix + self._request.service_id
-            return up_hosts(record for record in found if record.key != own)
-
-    def _too_late(self) -> LeaseLost:
-        return LeaseLost(
-            f"label {self._request.label}: the lease ended before the command was "
-            f"started ({self._watcher.why_lapsed()}): start again"
-        )
+        self._pulse.beat()
 
     def _lose(self) -> None:
         """Stop the command, where the plan says so; from any thread.
@@ -234,24 +203,26 @@ class Runner:
         A founder counts as up with its "up" in the store: others see nobody before.
         """
         self._gone = True
-        plan, watcher = self._plan, self._watcher
+        plan, watcher = self._plan, self._started
+        if watcher is None or self._stop.requested:
+            return
         stops = self._founds if plan.stop_if_lost is None else plan.stop_if_lost
         done = watcher.published if self._founds else watcher.is_up
-        if self._started and stops and not done and not self._stop.requested:
-            self._lost = watcher.stays = True
+        if stops and not done:
+            self._lost = True
             self._stop.request()
 
-    def _end(self, child: Child) -> None:
-        """Stop the command and all it started; deregistered it is already."""
+    def _end(self, child: Child, was_up: bool) -> None:
+        """Stop the command and all it started; one that was up drains before."""
         stop, plan = self._stop, self._plan
         hurried = stop.signals > 1
         stop.resume()
         self._notifier.stopping()
         self._notifier.extend(self._ending.forced_after)
-        if stop.signal and self._watcher.was_up and not hurried:
+        if stop.signal and was_up and not hurried:
             until = now() + plan.drain
             while child.code is None and not stop.requested and now() < until:
-                stop.wait(min(_POLL, until - now()))
+                stop.wait(min(self._timings.pace, until - now()))
             stop.resume()  # a second signal ends the drain
         if child.code is None:
             log.info("stopping %s", plan.command[0])

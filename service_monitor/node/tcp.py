@@ -18,31 +18,32 @@ CONNECTED_INTERVAL = 1.0
 """Seconds between two probes while this service id holds the startup lease, from the
 first success on: some servers count connections without a word, and lock us out."""
 RESET = "accepted, then reset at once"
-_MOST_SAID = 64 * 1024
+_MOST_RECEIVED = 64 * 1024
 _WORDS = re.compile(r"[^\W_][ -~\w]{3,}")
 
 
 def ended_by_peer(sock: socket.socket, seconds: float) -> str | None:
     """Say how the peer ended the connection, None if it kept it for so long.
 
-    What it said before it did is in there, as far as people can read it.
+    What it sent before that is quoted, as far as people can read it. Blocks for
+    `seconds` at the most.
     """
-    deadline, said = now() + seconds, b""
-    while (left := deadline - now()) > 0 and len(said) < _MOST_SAID:
+    deadline, received = now() + seconds, b""
+    while (left := deadline - now()) > 0 and len(received) < _MOST_RECEIVED:
         sock.settimeout(left)
         try:
             more = sock.recv(4096)
         except TimeoutError:
             return None
         except OSError:  # a reset, whatever the kernel calls it
-            return f"{RESET}{_quote(said)}"
+            return f"{RESET}{_quote(received)}"
         if not more:
-            return f"accepted, then closed at once{_quote(said)}"
-        said += more
+            return f"accepted, then closed at once{_quote(received)}"
+        received += more
     return None
 
 
-def _quote(said: bytes) -> str:
+def _quote(received: bytes) -> str:
     """Quote the words in a message of a protocol that we do not speak."""
-    words = " ".join(_WORDS.findall(said.decode(errors="replace"))).strip()
+    words = " ".join(_WORDS.findall(received.decode(errors="replace"))).strip()
     return f", saying: {words}" if words else ""

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from service_monitor.cli.twins import Twin
+
 _STORES = [
     ("etcd://HOST[:2379][,HOST2...][/PREFIX]", "etcd v3; etcds:// for TLS"),
     ("etcd2://HOST[:2379][,HOST2...][/PREFIX]", "etcd v2; etcd2s:// for TLS"),
@@ -19,7 +21,8 @@ _MORE_STORES = (
     "2379 of this host or, in a container, of its default gateway."
 )
 _ENVIRONMENT = (
-    "Each stands for the option of that name; an empty one counts as not set. What the "
+    "Each stands for an option; an empty one counts as not set. One in brackets is an "
+    "older name of the one before it, and is read where that is not set. What the "
     "store's URL leaves out comes from ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY, "
     "ETCDCTL_USER and ETCDCTL_PASSWORD."
 )
@@ -37,6 +40,11 @@ _SIGNALLED = {
     131: "ended by SIGQUIT",
     143: "ended by SIGTERM",
 }
+
+
+def _variables(twin: Twin) -> str:
+    older = f" ({', '.join(twin.older)})" if twin.older else ""
+    return f"{twin.envvar}{older}"
 
 
 class Command(click.Command):
@@ -59,6 +67,6 @@ class Command(click.Command):
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), text) for code, text in self.exits.items()])
         with formatter.section("Environment"):
-            twins = [str(p.envvar) for p in self.params if p.envvar]
-            formatter.write_text(", ".join(twins))
+            twins = [param for param in self.params if isinstance(param, Twin)]
+            formatter.write_text(", ".join(map(_variables, twins)))
             formatter.write_text(_ENVIRONMENT)
