@@ -32,7 +32,14 @@ from integration.support.etcd import (
     call,
     flags,
 )
-from integration.support.etcd_log import CALL_TIMEOUT, ChangeLog, after, b64, text
+from integration.support.etcd_log import (
+    CALL_TIMEOUT,
+    ChangeLog,
+    after,
+    b64,
+    connecting,
+    text,
+)
 from integration.support.interrupts import end_by_exception, uninterrupted
 
 QUOTA = 16 * 2**20  # bytes of a member's database; small, so that `fill` is quick
@@ -278,9 +285,8 @@ class EtcdCluster(Server):
 
         From revision `since` on, else from now on. Ends with the cluster, or by `with`.
         """
-        if since is None:
-            since = self.revision() + 1
-        log = ChangeLog(self._hosting.addresses, self._ask, prefix, since)
+        members = [connecting(f"http://{place}") for place in self.direct_endpoints]
+        log = ChangeLog(members, self._ask, prefix, since)
         self._logs.append(log)
         return log
 
