@@ -198,7 +198,7 @@ class Containers:
         container.start()
         return container
 
-    def result(self, container: Container, timeout: float = 30) -> Result:
+    def result(self, container: Container, timeout: float = 90) -> Result:
         """Wait for a container's end; fail the test after `timeout` seconds."""
         try:
             code = container.wait(timeout=timeout)["StatusCode"]

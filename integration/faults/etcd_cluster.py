@@ -175,7 +175,7 @@ class EtcdCluster(Server):
 
     # what can happen to all of them
 
-    def leader(self, timeout: float = 10.0) -> int:
+    def leader(self, timeout: float = 60.0) -> int:
         """Return which member leads, once one does; a deposed one does not count."""
         deadline = time.monotonic() + timeout
         while True:
@@ -200,7 +200,7 @@ class EtcdCluster(Server):
             if status and i != leader:
                 target = {"targetID": status["header"]["member_id"]}
                 path = "/v3/maintenance/transfer-leadership"
-                self.call(leader, path, target, timeout=10)
+                self.call(leader, path, target, timeout=30)
                 return i
         raise EtcdError("there is nobody to move the leadership to")
 
