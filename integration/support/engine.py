@@ -55,5 +55,7 @@ def settle_ryuk() -> None:
     if "TESTCONTAINERS_RYUK_DISABLED" not in os.environ:
         from testcontainers.core.config import testcontainers_config as config
 
-        image = config.ryuk_image
-        config.ryuk_disabled = bool(not images.present(image) and images.pull(image))
+        try:
+            images.ensure(config.ryuk_image)
+        except images.ImageError:
+            config.ryuk_disabled = True
