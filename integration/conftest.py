@@ -148,9 +148,9 @@ def fresh_etcd() -> Iterator[Etcd]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dynamodb() -> Iterator[DynamoDB]:
-    """Give a server whose faults, meter and log are ours."""
+    """Give a server whose faults, meter and log are ours; each test has its table."""
     if os.environ.get(ELSEWHERE):
         pytest.skip(f"needs a server of ours, and {ELSEWHERE} names another one")
     with start_dynamodb() as server:

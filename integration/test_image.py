@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docker
 MEGABYTE = 1_000_000
+SECOND = 1_000_000_000  # as the engine counts
 LOCKED_DOWN = {
     "read_only": True,
     "cap_drop": ["ALL"],
@@ -214,9 +215,12 @@ def test_a_stalled_watch_is_unhealthy(
     containers: Containers, cluster: Cluster, label: str
 ) -> None:
     """Nobody would see that a service is no longer watched."""
+    own = containers.client.images.get(containers.image).attrs["Config"]["Healthcheck"]
+    assert (own["Interval"] + own["Timeout"]) * own["Retries"] <= 60 * SECOND
     watch = containers.start(
         *("watch", "--label", label, "--service-id", "a", "--ttl=3s", "--interval=1s"),
         *("--monitor-url", "http://127.0.0.1:9200"),
+        healthcheck={"interval": SECOND},  # all else is the image's
         **{**cluster.joined, **LOCKED_DOWN},
     )
 
