@@ -2,7 +2,7 @@
 # passes its tag without the v: --build-arg VERSION=1.2.3.
 ARG VERSION=0.0.0.dev0
 
-# The base of both stages, without registry too: see integration/images.py.
+# The base of both stages, without registry too: see .ci/images.
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src

@@ -131,7 +131,8 @@ class ClusterFaults:
 
         def drain() -> bool:
             filled = self._cluster.revision()
-            self._observer.wait(lambda: self._seen() >= filled, CALL_HANGS)
+            assert isinstance(self._observer, Etcd3Observer)
+            self._observer.wait_revision(filled, CALL_HANGS)
             self._cluster.drain(upto=self._seen())
             return self._heal()
 

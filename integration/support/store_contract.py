@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 
 from integration.support.commands import HANG
-from integration.support.contract_steps import gone_within, new_key, wakes
+from integration.support.contract_steps import WOKEN, gone_within, new_key, waited
 from integration.support.pauses import undisturbed
 from service_monitor.errors import Conflict, KeyExists, RecordGone, Stopped
 from service_monitor.net.calls import Bounds
@@ -202,23 +202,15 @@ def test_keep_alive_never_extends_what_somebody_else_wrote(
 
 def test_keep_alive_wakes_nobody(make_store: MakeStore, label: str) -> None:
     """Each keepalive of each waiter would wake all the others."""
-    store = make_store()
-    record = store.create(f"{label}/a", "1", 30)
-    snapshot = store.list(f"{label}/")
-    woken = threading.Event()
+    record = make_store().create(f"{label}/a", "1", 30)
 
-    def wait() -> None:
-        make_store().wait(f"{label}/", snapshot, 3)
-        woken.set()
+    def keep(store: Store) -> None:
+        kept = record
+        for _ in range(3):
+            kept = store.keep_alive(kept, 30)
+            time.sleep(0.2)
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    for _ in range(3):
-        time.sleep(0.2)
-        record = store.keep_alive(record, 30)
-    assert not woken.is_set()
-    thread.join(HANG)
-    assert woken.is_set()
+    assert waited(make_store, f"{label}/", keep, 2.0) > 1.8
 
 
 def test_delete_is_compared_and_idempotent(make_store: MakeStore, label: str) -> None:
@@ -260,11 +252,11 @@ def test_list_of_an_emptied_prefix_is_empty(make_store: MakeStore, label: str) -
 def test_wait_sees_create_update_and_delete(make_store: MakeStore, label: str) -> None:
     """`hosts --wait` and a waiting node would learn of a change only by luck."""
     key = f"{label}/a"
-    assert wakes(make_store, f"{label}/", lambda s: s.create(key, "1", 30))
+    assert waited(make_store, f"{label}/", lambda s: s.create(key, "1", 30)) < WOKEN
     record = make_store().list(key).records[0]
-    assert wakes(make_store, key, lambda s: s.update(record, "2", None))
+    assert waited(make_store, key, lambda s: s.update(record, "2", None)) < WOKEN
     record = make_store().list(key).records[0]
-    assert wakes(make_store, key, lambda s: s.delete(record))
+    assert waited(make_store, key, lambda s: s.delete(record)) < WOKEN
 
 
 def test_wait_sees_a_change_made_before_it(make_store: MakeStore, label: str) -> None:
@@ -275,7 +267,7 @@ def test_wait_sees_a_change_made_before_it(make_store: MakeStore, label: str) ->
     store.delete(record)
     begun = now()
     store.wait(f"{label}/a", snapshot, HANG, gone=True)
-    assert now() - begun < HANG / 2
+    assert now() - begun < WOKEN
 
 
 @pytest.mark.promise(2)
@@ -287,9 +279,10 @@ def test_wait_for_gone_ignores_all_else(make_store: MakeStore, label: str) -> No
         store.update(record, "2", None)
         store.create(f"{label}/b", "1", 30)
 
-    assert not wakes(make_store, f"{label}/a", busy, gone=True)
+    assert waited(make_store, f"{label}/a", busy, 3.0, gone=True) > 2.5
     record = make_store().list(f"{label}/a").records[0]
-    assert wakes(make_store, f"{label}/a", lambda s: s.delete(record), gone=True)
+    key = record.key
+    assert waited(make_store, key, lambda s: s.delete(record), gone=True) < WOKEN
 
 
 def test_wait_for_gone_sees_an_expiry(make_store: MakeStore, label: str) -> None:
@@ -320,7 +313,7 @@ def test_wait_ends_at_once_on_stop(make_store: MakeStore, label: str) -> None:
     begun = now()
     with pytest.raises(Stopped):
         store.wait(f"{label}/", snapshot, HANG)
-    assert now() - begun < HANG / 2
+    assert now() - begun < WOKEN
 
 
 def test_an_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> None:
@@ -328,8 +321,9 @@ def test_an_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> Non
     store = make_store()
     record = store.create(f"{label}/a", "1", 30)
     time.sleep(1.2)
+    asked = now()
     record = store.update(record, "2", 10)
-    assert store.time_left(record) > 8.9
+    assert store.time_left(record) + (now() - asked) > 8.9
 
 
 def test_time_left_of_a_gone_record_is_zero(make_store: MakeStore, label: str) -> None:
