@@ -157,6 +157,50 @@ class Registration(_Json):
         )
 
 
+SCHEMA = 1
+"""The version of the members' records that this release writes."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a member: what, when, why, and how long it took.
+
+    `at` is a wall clock's time in RFC 3339, for people only; `seconds` is what led to
+    it by the clock of that machine: in the queue before "granted", in the start before
+    "up", up before "down".
+    """
+
+    at: str
+    event: str
+    """queued, granted, up, down, lost, failed, released or stopped; newer releases may
+    have others."""
+    reason: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Member(_Json):
+    """A service id that a label remembers, dead or alive: how it was last known.
+
+    Its own `watch` or `run` writes it when something changes, and nobody else does.
+    Whether it is alive says its registration. `others` holds the fields that this
+    release does not know: they are kept.
+    """
+
+    service_id: str
+    host: str
+    state: Literal["up", "down", "stopped"]
+    reason: str
+    since: str = field(default_factory=timestamp)
+    port: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    rank: str | None = None
+    events: tuple[Event, ...] = ()
+    """The latest ones, the newest last."""
+    schema: int = SCHEMA
+    others: dict[str, Any] = field(default_factory=dict)
+
+
 def lease_prefix(label: str) -> str:
     """Return the prefix of a label's tickets; labels are compared without case."""
     return f"{label.lower()}/lease/"
@@ -165,6 +209,11 @@ def lease_prefix(label: str) -> str:
 def hosts_prefix(label: str) -> str:
     """Return the prefix of a label's registrations."""
     return f"{label.lower()}/hosts/"
+
+
+def members_prefix(label: str) -> str:
+    """Return the prefix of a label's members."""
+    return f"{label.lower()}/members/"
 
 
 def ticket_key(label: str, service_id: str) -> str:
@@ -177,8 +226,13 @@ def registration_key(label: str, service_id: str) -> str:
     return hosts_prefix(label) + service_id
 
 
+def member_key(label: str, service_id: str) -> str:
+    """Return the key of what is remembered of a service id."""
+    return members_prefix(label) + service_id
+
+
 def key_parts(key: str) -> tuple[str, str, str]:
-    """Return a key's label, its kind ("lease", "hosts") and its service id.
+    """Return a key's label, its kind ("lease", "hosts", "members") and its service id.
 
     What is missing in a key that is not ours is empty, from the left.
     """

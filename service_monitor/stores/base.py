@@ -30,10 +30,11 @@ class Store(Protocol):
     everything below it, else that one key (`matches`).
     """
 
-    def create(self, key: str, value: str, ttl: float) -> Record:
+    def create(self, key: str, value: str, ttl: float | None) -> Record:
         """Write `key` if there is no live record, to live `ttl` seconds.
 
-        Raises `KeyExists`. Repeating a create whose reply was lost raises it too, with
+        With None it is durable: it stays until it is deleted, also when this machine
+        or the store is restarted. Raises `KeyExists`. Repeating a create whose reply was lost raises it too, with
         one's own record in it: compare the nonce.
         """
         ...
@@ -41,7 +42,8 @@ class Store(Protocol):
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
         """Replace the value if the record is still as read; `created` stays.
 
-        It then lives `ttl` seconds more, or with None as long as it had left. Raises
+        It then lives `ttl` seconds more, or with None as long as it had left: a durable
+        one stays durable. Raises
         `Conflict` when it was changed, `RecordGone` when it expired or was deleted.
         """
         ...
@@ -78,7 +80,10 @@ class Store(Protocol):
         ...
 
     def time_left(self, record: Record) -> float:
-        """Return the seconds the record has left, 0 when it is gone."""
+        """Return the seconds the record has left, 0 when it is gone.
+
+        `math.inf` for a durable one.
+        """
         ...
 
     def local_address(self) -> str:
