@@ -45,11 +45,11 @@ def new_nonce() -> str:
 
 def nonce_of(value: str) -> str | None:
     """Return the nonce inside a record's value, None if it has none."""
-    nonce = _json_object(value).get("nonce")
+    nonce = json_object(value).get("nonce")
     return nonce if isinstance(nonce, str) else None
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
     """Read a JSON object; an empty one for anything else, as others may write."""
     try:
         value = json.loads(text)
@@ -75,7 +75,7 @@ class _Json:
 
         Unknown fields are left aside.
         """
-        value, known = _json_object(text), fields(cls)
+        value, known = json_object(text), fields(cls)
         if any(each.name not in value for each in known if _is_required(each)):
             return None
         given = {each.name: value[each.name] for each in known if each.name in value}
@@ -155,50 +155,6 @@ class Registration(_Json):
                 self.port is None or (type(self.port) is int and 0 < self.port < 65536)
             )
         )
-
-
-SCHEMA = 1
-"""The version of the members' records that this release writes."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a member: what, when, why, and how long it took.
-
-    `at` is a wall clock's time in RFC 3339, for people only; `seconds` is what led to
-    it by the clock of that machine: in the queue before "granted", in the start before
-    "up", up before "down".
-    """
-
-    at: str
-    event: str
-    """queued, granted, up, down, lost, failed, released or stopped; newer releases may
-    have others."""
-    reason: str = ""
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Member(_Json):
-    """A service id that a label remembers, dead or alive: how it was last known.
-
-    Its own `watch` or `run` writes it when something changes, and nobody else does.
-    Whether it is alive says its registration. `others` holds the fields that this
-    release does not know: they are kept.
-    """
-
-    service_id: str
-    host: str
-    state: Literal["up", "down", "stopped"]
-    reason: str
-    since: str = field(default_factory=timestamp)
-    port: int | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    rank: str | None = None
-    events: tuple[Event, ...] = ()
-    """The latest ones, the newest last."""
-    schema: int = SCHEMA
-    others: dict[str, Any] = field(default_factory=dict)
 
 
 def lease_prefix(label: str) -> str:
