@@ -34,8 +34,8 @@ class Store(Protocol):
         """Write `key` if there is no live record, to live `ttl` seconds.
 
         With None it is durable: it stays until it is deleted, also when this machine
-        or the store is restarted. Raises `KeyExists`. Repeating a create whose reply was lost raises it too, with
-        one's own record in it: compare the nonce.
+        or the store is restarted. Raises `KeyExists`. Repeating a create whose reply
+        was lost raises it too, with one's own record in it: compare the nonce.
         """
         ...
 
