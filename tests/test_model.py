@@ -6,7 +6,9 @@ mutants prove that the machine can see a broken promise.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -185,6 +187,18 @@ class DeadlineFromReply(Contender):
         return Lease(record, self._clock() + self._request.lease_timeout)
 
 
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Let coverage count nothing: it would take as long as the examples themselves."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+
+
+@untraced()
 def run(examples: int, mutant: type[Contender] | None = None) -> None:
     machine = type("Run", (Machine,), {"contender": mutant or Contender})
     run_state_machine_as_test(
@@ -202,12 +216,14 @@ def run(examples: int, mutant: type[Contender] | None = None) -> None:
     )
 
 
+@pytest.mark.timeout(600)  # 10 s of computing, on a machine that may be busy
 @pytest.mark.promise(1)
 def test_the_lease_keeps_its_promises() -> None:
     """Two nodes would start at once, in one of the ways that no example thinks of."""
     run(1000)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", [NoDeadline, DeadlineFromReply])
 def test_the_machine_catches_mutants(mutant: type[Contender]) -> None:
     """The test above could not fail."""
