@@ -1,4 +1,4 @@
-# The base of both stages, without registry too: see integration/images.py.
+# The base of both stages, without registry too: see .ci/images.
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src

@@ -8,6 +8,7 @@ import signal
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -33,6 +34,18 @@ for _helper in (
     *("support.store_contract", "systemd.machines", "history.sanity"),
 ):
     pytest.register_assert_rewrite(f"integration.{_helper}")
+
+LONGEST_FIRST = (
+    *("faults/test_connections.py", "simulation/test_simulator.py", "test_run.py"),
+    *("test_compose.py", "test_image.py", "history/test_processes_fail.py"),
+    *("history/test_all_fails.py", "test_namespaces.py", "simulation/test_deaths.py"),
+    *("test_restart.py", "dynamodb/test_contract.py", "test_stores.py"),
+    *("simulation/test_starts.py", "test_discovery.py", "dynamodb/test_cluster.py"),
+    *("faults/test_members.py", "faults/test_commands.py", "test_secure.py"),
+    *("test_lacks.py", "test_founder.py", "dynamodb/test_cost.py"),
+    *("systemd/test_systemd.py", "dynamodb/test_faults.py", "dynamodb/test_time.py"),
+)
+"""Files that take 20 s and more: what starts last should not be what ends last."""
 
 REQUIRED = os.environ.get("REQUIRE_DOCKER") == "1"
 NEEDS_ROOT = "needs root"
@@ -65,7 +78,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs Docker; do not count the making of images as a test's time."""
+    """Mark what needs Docker, and put the longest files first.
+
+    The making of images does not count as a test's time.
+    """
+    here = Path(__file__).parent
+    first = {here / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     for item in items:
         if {"docker", "image"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.docker)
@@ -129,9 +148,9 @@ def fresh_etcd() -> Iterator[Etcd]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dynamodb() -> Iterator[DynamoDB]:
-    """Give a server whose faults, meter and log are ours."""
+    """Give a server whose faults, meter and log are ours; each test has its table."""
     if os.environ.get(ELSEWHERE):
         pytest.skip(f"needs a server of ours, and {ELSEWHERE} names another one")
     with start_dynamodb() as server:
@@ -198,7 +217,7 @@ class Containers:
         container.start()
         return container
 
-    def result(self, container: Container, timeout: float = 30) -> Result:
+    def result(self, container: Container, timeout: float = 90) -> Result:
         """Wait for a container's end; fail the test after `timeout` seconds."""
         try:
             code = container.wait(timeout=timeout)["StatusCode"]

@@ -26,7 +26,7 @@ START = (
 ASK = """
 import socket, urllib.request
 url = f"http://{socket.gethostbyname(socket.gethostname())}:9200/_cluster/health"
-print(urllib.request.urlopen(url, timeout=5).read().decode())
+print(urllib.request.urlopen(url, timeout=60).read().decode())
 """
 
 # The `run` line of the example, around a service that forms clusters and listens at its

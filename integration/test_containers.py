@@ -24,7 +24,7 @@ PROGRAM = "/fake_elasticsearch.py"
 STARTUP_TIME = "2"
 ASK = """
 import urllib.request, sys
-print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())
+print(urllib.request.urlopen(sys.argv[1], timeout=60).read().decode())
 """
 
 
@@ -45,7 +45,7 @@ def boot(
     """Do what an operator's unit does, with `docker run` for every step."""
     who = ("--label", label, "--service-id", name)
     asking = containers.start("acquire-lease", *who, "--print-token", **joined)
-    lease = containers.result(asking, timeout=90)
+    lease = containers.result(asking)
     granted = time.monotonic()
     assert lease.code == 0, lease
     hosts = containers.run("hosts", "--label", label, **joined)
@@ -92,7 +92,7 @@ def test_containers_started_at_once_form_one_cluster(
         )
     waiting = ("--wait", "3", "--timeout", "60s", "--port", "9200")
     hosts = containers.start("hosts", "--label", label, *waiting, **joined)
-    result = containers.result(hosts, timeout=70)
+    result = containers.result(hosts)
 
     assert result.stdout.strip() == ",".join(f"{name}:9200" for name in names)
     answers = [health(node) for node in nodes]

@@ -76,7 +76,7 @@ def hosts(run: Commands) -> str:
 
 
 def listed(run: Commands, name: str) -> None:
-    wait_for(f"{name} in hosts", lambda: name in hosts(run).split(","), 2 * SOON)
+    wait_for(f"{name} in hosts", lambda: name in hosts(run).split(","))
 
 
 @pytest.mark.promise(6)

@@ -87,7 +87,7 @@ class Node:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         if self._process:
-            self._process.wait(10)
+            self._process.wait(HANG)
         self._process = None
 
 

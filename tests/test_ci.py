@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from integration.images import ETCD_IMAGE, PYTHON_IMAGE
+
 CI = Path(__file__).resolve().parent.parent / ".ci"
 SAY = 'echo "tests: REQUIRE_DOCKER=${REQUIRE_DOCKER:-}"'
 NEVER = "exit 1"
@@ -71,6 +73,38 @@ def test_a_run_without_containers_says_so_last(
     assert (done.returncode, done.stdout) == (3, "tests: REQUIRE_DOCKER=\n")
     assert why in done.stderr.splitlines()[-1]
     assert "THIS RAN WITHOUT CONTAINERS" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("docker", "code", "said"),
+    [
+        ("exit 0", 0, ""),
+        ('[ "$1" = version ] || { echo no registry; exit 1; }', 1, "no registry"),
+        ("echo no engine; exit 1", 1, "no engine"),
+    ],
+    ids=["there", "nowhere", "no engine"],
+)
+def test_an_image_is_there_or_why_not_is_said(
+    tmp_path: Path, docker: str, code: int, said: str
+) -> None:
+    """Else all container tests would fail, each with a riddle of its own."""
+    (tmp_path / "docker").write_text(f"#!/bin/bash\n{docker}\n")
+    (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        (CI / "images", "some/image:1"),
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("tag", [PYTHON_IMAGE, ETCD_IMAGE])
+def test_each_image_of_the_tests_has_a_stand_in(tag: str) -> None:
+    """Else a machine without a registry could run no container."""
+    assert f'"{tag}": StandIn(' in (CI / "images").read_text()
 
 
 def test_ci_runs_the_readme_s_test_command() -> None:

@@ -75,12 +75,11 @@ def test_a_write_that_arrives_late_arrives_in_vain(
     bounds = Bounds()
     store, other = opened(url, bounds), opened(url)
     store.list(f"{label}/")
-    dynamodb.control("faults", kind="slow", share=1.0, only="Transact")
-    threading.Timer(0.3, bounds.stop.request).start()
-    with pytest.raises(Stopped):
-        store.create(f"{label}/a", "1", 30)
-    assert store.list(f"{label}/").records == ()
-    time.sleep(3)  # by now it has been carried out, or refused
-    dynamodb.control("faults")
+    with dynamodb.fault("slow", share=1.0, only="Transact"):
+        threading.Timer(0.3, bounds.stop.request).start()
+        with pytest.raises(Stopped):
+            store.create(f"{label}/a", "1", 30)
+        assert store.list(f"{label}/").records == ()
+        time.sleep(3)  # by now it has been carried out, or refused
     assert other.list(f"{label}/").records == ()
     assert other.create(f"{label}/b", "2", 30).created == 2

@@ -9,7 +9,7 @@ import pytest
 
 from integration.dynamodb.clients import plain
 from integration.faults.processes import Commands
-from integration.support.commands import HANG
+from integration.support.store_contract import HANG
 from service_monitor.cli.app import main
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.dynamodb.aws import parse_place

@@ -32,7 +32,14 @@ from integration.support.etcd import (
     call,
     flags,
 )
-from integration.support.etcd_log import CALL_TIMEOUT, ChangeLog, after, b64, text
+from integration.support.etcd_log import (
+    CALL_TIMEOUT,
+    ChangeLog,
+    after,
+    b64,
+    connecting,
+    text,
+)
 from integration.support.interrupts import end_by_exception, uninterrupted
 
 QUOTA = 16 * 2**20  # bytes of a member's database; small, so that `fill` is quick
@@ -168,7 +175,7 @@ class EtcdCluster(Server):
 
     # what can happen to all of them
 
-    def leader(self, timeout: float = 10.0) -> int:
+    def leader(self, timeout: float = 60.0) -> int:
         """Return which member leads, once one does; a deposed one does not count."""
         deadline = time.monotonic() + timeout
         while True:
@@ -193,7 +200,7 @@ class EtcdCluster(Server):
             if status and i != leader:
                 target = {"targetID": status["header"]["member_id"]}
                 path = "/v3/maintenance/transfer-leadership"
-                self.call(leader, path, target, timeout=10)
+                self.call(leader, path, target, timeout=30)
                 return i
         raise EtcdError("there is nobody to move the leadership to")
 
@@ -278,9 +285,8 @@ class EtcdCluster(Server):
 
         From revision `since` on, else from now on. Ends with the cluster, or by `with`.
         """
-        if since is None:
-            since = self.revision() + 1
-        log = ChangeLog(self._hosting.addresses, self._ask, prefix, since)
+        members = [connecting(f"http://{place}") for place in self.direct_endpoints]
+        log = ChangeLog(members, self._ask, prefix, since)
         self._logs.append(log)
         return log
 

@@ -22,7 +22,7 @@ from integration.support.etcd import (
     etcd_program,
 )
 from integration.support.interrupts import uninterrupted
-from integration.support.ports import free_port
+from integration.support.ports import free_port, worker
 
 _NET_CLIENTS, _NET_PEERS = "clients", "peers"
 
@@ -195,7 +195,7 @@ class Namespaces(Hosting):
         with uninterrupted():
             self._folder = tempfile.TemporaryDirectory(prefix="service-monitor-etcd-")
         # Of the range for tests between networks (RFC 2544): nobody else's.
-        self._net = f"198.18.{random.randrange(256)}"
+        self._net = f"198.18.{worker() % 8 * 32 + random.randrange(32)}"
         self.addresses = [(f"{self._net}.{4 * i + 2}", 2379) for i in range(self.size)]
         switch = self._namespace("s")
         _ip("-n", switch, "link", "add", "bridge", "type", "bridge")

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from integration.faults.etcd_cluster import EtcdCluster
-from integration.faults.processes import Command, Commands, wait_for
+from integration.faults.processes import HANG, Command, Commands, wait_for
 from integration.faults.scenes import (
     CREATE,
     GRANT,
-    SOON,
+    SLACK,
     acquire,
     created,
     held,
@@ -42,21 +42,21 @@ def test_a_waiter_that_was_frozen_past_its_ttl_queues_at_the_end(
     frozen.stop()
     stopped = time.monotonic()
     wait_for("the end of es-2's ticket", lambda: "es-2" not in tickets(cluster, run))
-    assert time.monotonic() - stopped < WAITER_TTL + SOON
+    assert time.monotonic() - stopped < WAITER_TTL + SLACK
     time.sleep(max(0.0, stopped + 1.1 * WAITER_TTL - time.monotonic()))
     third = queued(run, "es-4")
     release(cluster, run, "es-1")
-    assert second.wait(SOON) == 0, second
+    assert second.wait() == 0, second
     frozen.cont()
-    frozen.wait_said("our ticket expired", SOON)
-    frozen.wait_said("waiting, position", SOON)
-    wait_for("es-2 queued", lambda: "es-2" in tickets(cluster, run), SOON)
+    frozen.wait_said("our ticket expired")
+    frozen.wait_said("waiting, position")
+    wait_for("es-2 queued", lambda: "es-2" in tickets(cluster, run))
     assert [*tickets(cluster, run)] == ["es-3", "es-4", "es-2"]
     for before, waiter in (("es-3", third), ("es-4", frozen)):
         assert waiter.code is None, waiter
         release(cluster, run, before)
-        assert waiter.wait(SOON) == 0, waiter
-    log.wait_revision(cluster.revision(), SOON)
+        assert waiter.wait() == 0, waiter
+    log.wait_revision(cluster.revision(), HANG)
     assert len(created(log, "es-2")) == 2
     old = created(log, "es-2")[0]
     states = [
@@ -76,11 +76,11 @@ def test_a_frozen_watch_vouches_for_nobody(
         *("watch", "--service-id=es-1", "--host=es-1", f"--monitor-url={service}"),
         *("--interval=1s", "--timeout=1s", f"--ttl={ttl}s"),
     )
-    wait_for("es-1 in hosts", lambda: listed(run) == "es-1", SOON)
+    wait_for("es-1 in hosts", lambda: listed(run) == "es-1")
     watch.stop()
-    wait_for("es-1 not in hosts", lambda: listed(run) == "", ttl + SOON)
+    wait_for("es-1 not in hosts", lambda: listed(run) == "", ttl + SLACK)
     watch.cont()
-    wait_for("es-1 in hosts again", lambda: listed(run) == "es-1", SOON)
+    wait_for("es-1 in hosts again", lambda: listed(run) == "es-1")
 
 
 def stopped_at(command: Command, delay: float) -> float:
@@ -88,7 +88,7 @@ def stopped_at(command: Command, delay: float) -> float:
     time.sleep(max(0.0, command.started + delay - time.monotonic()))
     begun = time.monotonic()
     command.term()
-    assert command.wait(SOON) in (143, -15), command  # -15: not yet ours
+    assert command.wait() in (143, -15), command  # -15: not yet ours
     return time.monotonic() - begun
 
 
@@ -113,7 +113,7 @@ def test_a_stop_at_any_moment_leaves_nothing(
             else:
                 assert "cannot take the ticket back" not in command.stderr
         assert tickets(cluster, run).keys() - late == {"es-0"}
-    lapse = WAITER_TTL + SOON if late else 0
+    lapse = WAITER_TTL + SLACK if late else 0
     wait_for("their end", lambda: tickets(cluster, run) == {"es-0": "held"}, lapse)
 
 
@@ -129,10 +129,10 @@ def test_a_stop_between_a_write_and_its_reply_leaves_nothing(
     before = proxy.lost
     endpoints = ",".join(cluster.endpoints[:members])
     command = acquire(run, "es-1", store=f"etcd://{endpoints}")
-    wait_for("the write", lambda: proxy.lost > before, SOON)
+    wait_for("the write", lambda: proxy.lost > before)
     command.term()
     stopped = time.monotonic()
-    code = command.wait(SOON)
+    code = command.wait()
     assert time.monotonic() - stopped < STOP_GRACE + 2
     assert (code, tickets(cluster, run)) == (143, {}), command
 
@@ -147,22 +147,22 @@ def test_a_stop_on_connections_that_died_leaves_nothing(
     name = ("--service-id=es-2", "--host=es-2")
     if command == "watch":
         stopped = run("watch", *name, f"--monitor-url={service}", store=store)
-        stopped.wait_said("is up", SOON)
+        stopped.wait_said("is up")
     else:
         held(run, "es-1")
         stopped = acquire(run, "es-2", store=store)
-        stopped.wait_said("waiting, position", SOON)
+        stopped.wait_said("waiting, position")
     prefix = f"{DEFAULT_PREFIX}/{run.label.lower()}/"
 
     def ours() -> list[str]:
         return [key for key in cluster.records(prefix) if key.endswith("/es-2")]
 
-    wait_for("the record", ours, SOON)
+    wait_for("the record", ours)
     time.sleep(0.3)
     for proxy in cluster.proxies:
         proxy.silence()
     stopped.term()
     begun = time.monotonic()
-    code = stopped.wait(SOON)
+    code = stopped.wait()
     assert time.monotonic() - begun < STOP_GRACE + 2
     assert (code, ours()) == (0 if command == "watch" else 143, []), stopped

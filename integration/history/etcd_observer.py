@@ -1,16 +1,17 @@
-"""Observe etcd: one watch over all revisions (v3), a loop of watches by index (v2)."""
+"""Observe etcd: the change log (v3), a loop of watches by index (v2)."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import requests
 
 from integration.history.observer import CALL, Key, Observer, read, split
 from integration.history.recorder import Change
+from integration.support.etcd_log import Change as Told
+from integration.support.etcd_log import ChangeLog, b64, connecting
 from service_monitor.net.http import new_session
 from service_monitor.stores.etcd.endpoints import Endpoint, parse_endpoints
 from service_monitor.timing import now
@@ -27,17 +28,12 @@ class _EtcdObserver(Observer):
         self._endpoints, access = parse_endpoints(url, {})
         self._prefix = f"{access.prefix}/"
         self._access = access
-        self._member = 0
 
     def _session(self) -> requests.Session:
         session: requests.Session = new_session(
             ca=self._access.ca, cert=self._access.cert
         )
         return session
-
-    @property
-    def _endpoint(self) -> Endpoint:
-        return self._endpoints[self._member % len(self._endpoints)]
 
     def _any(self, ask: Callable[[Endpoint], requests.Response]) -> requests.Response:
         """Ask one member after the other until one answers."""
@@ -54,109 +50,75 @@ class _EtcdObserver(Observer):
 
 
 class Etcd3Observer(_EtcdObserver):
-    """Follows every revision; foreign keys count too, so that none can be missing."""
+    """Reads the change log of the v3 API, and asks the quorum how far it goes."""
+
+    _log: ChangeLog | None = None
 
     @property
     def revision(self) -> int:
         """Return the store's revision up to which everything was read."""
-        return self._revision
+        return self._log.revision if self._log else 0
+
+    def wait_revision(self, revision: int, seconds: float) -> None:
+        """Wait until everything was read up to a revision, but no longer than that."""
+        if self._log:
+            self._log.wait_revision(revision, seconds)
 
     def _open(self) -> None:
         self._reader = self._session()
-        self._revision = self._quorum()
-        self._relist(first=True)
+        tls = ssl.create_default_context(cafile=self._access.ca)
+        if self._access.cert:
+            tls.load_cert_chain(*self._access.cert)
+        self._members = [connecting(e.url, tls) for e in self._endpoints]
+        self._log = self._begun()
+
+    def _begun(self) -> ChangeLog:
+        """Begin the log with what is there now."""
+        return ChangeLog(self._members, self._ask, self._prefix, take=self._take)
 
     def _work(self) -> list[Callable[[], None]]:
-        return [self._watch, self._check]
+        return [self._check]
 
-    def _post(self, session: requests.Session, path: str, body: object) -> Any:
-        answer = self._any(
-            lambda e: session.post(f"{e}{path}", json=body, timeout=CALL)
-        )
-        return answer.json()
-
-    def _quorum(self) -> int:
-        body = {"key": _b64("\0"), "count_only": True, "limit": 1}
-        answer = self._post(self._reader, "/v3/kv/range", body)
-        return int(answer["header"]["revision"])
+    def _ask(self, path: str, body: object) -> dict[str, Any]:
+        answer: dict[str, Any] = self._any(
+            lambda e: self._reader.post(f"{e}{path}", json=body, timeout=CALL)
+        ).json()
+        return answer
 
     def _check(self) -> None:
         """Compare with the quorum: what we know up to now is then complete."""
+        assert self._log
+        if self._log.problem:
+            self._log.close()
+            self._log = self._begun()
         began = now()
-        revision = self._quorum()
+        body = {"key": b64("\0"), "count_only": True, "limit": 1}
+        revision = int(self._ask("/v3/kv/range", body)["header"]["revision"])
         with self.changed:
-            if self._revision >= revision:
+            if self._log.revision >= revision:
                 self._verified = began
         self._closing.wait(CHECK_EVERY)
 
-    def _watch(self) -> None:
-        """Follow until the stream ends, or is quiet: then its member may be cut off."""
-        everything = {"key": _b64("\0"), "range_end": _b64("\0")}
-        request = {**everything, "start_revision": str(self._revision + 1)}
-        self._member += 1
-        with (
-            self._session() as session,
-            session.post(
-                f"{self._endpoint}/v3/watch",
-                json={"create_request": request},
-                stream=True,
-                timeout=(CALL, STALE),
-            ) as stream,
-        ):
-            for line in stream.iter_lines(chunk_size=None):
-                result = json.loads(line).get("result", {})
-                if result.get("compact_revision"):
-                    self._relist()
-                    return
-                self._take(result.get("events", ()), now())
-                if self._closing.is_set():
-                    return
-
-    def _take(self, events: Any, at: float) -> None:
+    def _take(self, changes: Sequence[Told], seen: bool) -> None:
         with self.changed:
-            for event in events:
-                record = event["kv"]
-                revision = int(record["mod_revision"])
-                if revision < self._revision:  # begun anew: had that one already
+            if self._log and not seen:  # what went before is not known
+                self._note(Change(self._verified, now(), "", "gap", "", 0, 0, None))
+            for told in changes:
+                key = split(told.key.removeprefix(self._prefix))
+                if key is None:
                     continue
-                gone = event.get("type") == "DELETE"
-                self._one(record, at, gone=gone)
-            if events:
-                self._revision = max(self._revision, revision)
-                self.changed.notify_all()
-
-    def _one(
-        self, record: Mapping[str, str], at: float, *, gone: bool, seen: bool = True
-    ) -> None:
-        path = base64.b64decode(record["key"]).decode(errors="replace")
-        key = split(path.removeprefix(self._prefix))
-        if not path.startswith(self._prefix) or key is None:
-            return
-        known = self.live.get(key)
-        created = int(record.get("create_revision", 0))
-        if gone:
-            created = known.created if known else 0
-        value = None if gone else read(base64.b64decode(record["value"]).decode())
-        version = int(record["mod_revision"])
-        change = Change(
-            self._verified, at, *key, created, version, value, None, None, seen
-        )
-        self._note(change)
-
-    def _relist(self, *, first: bool = False) -> None:
-        """Begin from what is there now; what went before is not known."""
-        span = {"key": _b64("\0"), "range_end": _b64("\0")}
-        order = {"sort_target": "MOD", "sort_order": "ASCEND"}
-        answer = self._post(self._reader, "/v3/kv/range", span | order)
-        with self.changed:
-            at = now()
-            if not first:
-                gap = Change(self._verified, at, "", "gap", "", 0, 0, None)
-                self._note(gap)
-            for record in answer.get("kvs", ()):
-                self._one(record, at, gone=False, seen=False)
-            self._revision = int(answer["header"]["revision"])
+                gone = told.type == "DELETE"
+                value = None if gone else read(told.value)
+                bounds = self._verified, told.at
+                numbers = told.create_revision, told.revision
+                change = Change(*bounds, *key, *numbers, value, None, None, seen)
+                self._note(change)
             self.changed.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if self._log:
+            self._log.close()
 
 
 class Etcd2Observer(_EtcdObserver):
@@ -165,6 +127,7 @@ class Etcd2Observer(_EtcdObserver):
     def _open(self) -> None:
         self._reader = self._session()
         self._watcher = self._session()
+        self._member = 0
         self._index = 0
         self._relist(first=True)
 
@@ -224,7 +187,8 @@ class Etcd2Observer(_EtcdObserver):
         query = f"?wait=true&recursive=true&waitIndex={self._index + 1}"
         path = f"/v2/keys{self._prefix.rstrip('/')}{query}"
         try:
-            answer = self._watcher.get(f"{self._endpoint}{path}", timeout=(CALL, STALE))
+            endpoint = self._endpoints[self._member % len(self._endpoints)]
+            answer = self._watcher.get(f"{endpoint}{path}", timeout=(CALL, STALE))
         except requests.RequestException:
             self._member += 1
             if now() - self._verified > STALE:
@@ -283,7 +247,3 @@ def _leaves(node: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _leaves(child)
         else:
             yield dict(child)
-
-
-def _b64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()

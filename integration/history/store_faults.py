@@ -1,4 +1,4 @@
-"""What can befall a store while a workload runs; `workload.Rig` draws from it.
+"""What can befall a store while a workload runs; `rig.Rig` draws from it.
 
 Each kind begins by a verb that takes effect before it returns and gives what mends it,
 which returns when the store serves again, and whether the fault struck anybody.
@@ -131,7 +131,8 @@ class ClusterFaults:
 
         def drain() -> bool:
             filled = self._cluster.revision()
-            self._observer.wait(lambda: self._seen() >= filled, CALL_HANGS)
+            assert isinstance(self._observer, Etcd3Observer)
+            self._observer.wait_revision(filled, CALL_HANGS)
             self._cluster.drain(upto=self._seen())
             return self._heal()
 

@@ -19,8 +19,8 @@ from integration.support.loopback import (
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.opening import open_store
 
-SOON = 10.0
-"""Seconds within which a command on a healthy store is done; a bound."""
+SLACK = 10.0
+"""Seconds on top of a promised time, for a machine that is busy."""
 STOPPED = 6.0
 """Seconds from a signal to the end, which are promised to be 2; a bound."""
 LEASE = 2.0
@@ -44,31 +44,31 @@ def node(run: Commands, command: str, name: str, *options: str) -> Command:
 def held(run: Commands, name: str, *options: str) -> Command:
     """Acquire the lease, which must be free."""
     command = node(run, "acquire-lease", name, *options)
-    assert command.wait(SOON) == 0, command
+    assert command.wait() == 0, command
     return command
 
 
 def queued(run: Commands, name: str, *options: str) -> Command:
     """Start a waiter and return once it has seen its place."""
     command = node(run, "acquire-lease", name, *options)
-    command.wait_said("waiting, position", SOON)
+    command.wait_said("waiting, position")
     return command
 
 
 def release(run: Commands, name: str) -> None:
     command = run("release-lease", f"--service-id={name}")
-    assert command.wait(SOON) == 0, command
+    assert command.wait() == 0, command
 
 
 def listed(run: Commands) -> str:
     command = run("hosts")
-    assert command.wait(SOON) == 0, command
+    assert command.wait() == 0, command
     return command.stdout.strip()
 
 
 def failed(command: Command, code: int) -> str:
     """Wait for its failure; return the one line that tells the user why."""
-    assert command.wait(SOON) == code, command
+    assert command.wait() == code, command
     assert command.stdout == "", command
     *log, line = command.stderr.splitlines()
     assert line.startswith("service-monitor: "), command
@@ -94,11 +94,11 @@ def stopped(
 ) -> int:
     """Ask it to end, which must not take long; return its exit code."""
     pid = pid or command.pid
-    wait_for(f"{command.name} to hear signals", lambda: hears(pid), SOON)
+    wait_for(f"{command.name} to hear signals", lambda: hears(pid))
     begun = time.monotonic()
     with suppress(ProcessLookupError):  # it had what it wanted
         os.kill(pid, number)
-    code = command.wait(SOON)
+    code = command.wait()
     assert time.monotonic() - begun < STOPPED, command
     return code
 

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from integration.faults.processes import HANG
 from integration.history.etcd_observer import Etcd3Observer
 from integration.history.launcher import Launcher
 from integration.history.run import isolated
-from integration.matrix.scenes import SOON
 from integration.support.etcd import Etcd
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
@@ -39,7 +39,7 @@ def test_a_hundred_at_once(etcd: Etcd) -> None:
 
         with ThreadPoolExecutor(count) as pool:
             tokens = list(pool.map(turn, range(count)))
-        assert observer.wait(lambda: not observer.live, SOON)
+        assert observer.wait(lambda: not observer.live, HANG)
     queue: dict[str, int] = {}
     granted: dict[str, int] = {}
     holders: set[str] = set()

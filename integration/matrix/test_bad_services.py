@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.faults.processes import Command, Commands, wait_for
-from integration.matrix.scenes import BAD, GOOD, SOON, listed, node, states, stopped
+from integration.faults.processes import HANG, Command, Commands, wait_for
+from integration.matrix.scenes import BAD, GOOD, listed, node, states, stopped
 from integration.support.certificates import Certificates
 from integration.support.loopback import (
     Serve,
@@ -48,7 +48,7 @@ class Service:
         self._talk, self._asked = talk, 0
 
     def wait_asked(self, times: int) -> None:
-        wait_for(f"{times} probes of {self.url}", lambda: self._asked >= times, SOON)
+        wait_for(f"{times} probes of {self.url}", lambda: self._asked >= times)
 
 
 def endless(connection: socket.socket) -> None:
@@ -112,7 +112,7 @@ def test_a_service_that_misbehaves_keeps_the_lease(
     with closing(open_store(run.store, Bounds(), {})) as store:
         for name in services:
             request = Request(run.label, name, name, slots=len(services))
-            acquire(store, request, SOON, Bounds())
+            acquire(store, request, HANG, Bounds())
     watches = {
         name: node(
             *(run, "watch", name, f"--monitor-url={service.url}", "--rise=2"),
@@ -122,7 +122,7 @@ def test_a_service_that_misbehaves_keeps_the_lease(
         for name, service in services.items()
     }
     for name, service in services.items():
-        watches[name].wait_said("is down", 2 * SOON)
+        watches[name].wait_said("is down")
         service.wait_asked(2)
     idle = {name: most_memory(watch) for name, watch in watches.items()}
     time.sleep(chance.uniform(0, 0.3))
@@ -137,7 +137,7 @@ def test_a_service_that_misbehaves_keeps_the_lease(
     for name, service in services.items():
         service.become(secured(certificates) if "tls" in name else GOOD)
     for watch in watches.values():
-        watch.wait_said("startup lease released", SOON)
+        watch.wait_said("startup lease released")
     assert states(run) == {}
     assert set(listed(run).split(",")) == services.keys()
     services["flaps"].become(flapping())

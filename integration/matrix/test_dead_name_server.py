@@ -17,7 +17,6 @@ import pytest
 from integration.faults.processes import Commands, wait_for
 from integration.matrix.scenes import (
     GOOD,
-    SOON,
     by_way_of,
     failed,
     listed,
@@ -114,9 +113,9 @@ def test_a_dead_name_server(
             assert "not acquired within 1 s" in failed(impatient, 1)
             assert f"{DEAD_NAME}:2379: no answer in time" in failed(refused, 69)
         for command in hosts, lease:
-            assert command.wait(SOON) == 0, command
-        watch.wait_said("is up", SOON)
-        wait_for("es-1 up", lambda: listed(run) == "127.0.0.1", SOON)
+            assert command.wait() == 0, command
+        watch.wait_said("is up")
+        wait_for("es-1 up", lambda: listed(run) == "127.0.0.1")
         assert stopped(watch) == 0
     assert (states(run), states(run, "hosts")) == ({"es-2": "held"}, {})
 
@@ -132,17 +131,15 @@ def test_a_service_behind_a_dead_name(
             *(asking, "watch", "es-1", f"--monitor-url={url}", f"--ttl={ttl}s"),
             *("--interval=500ms", "--timeout=500ms"),
         )
-        wait_for("es-1 up", lambda: states(run, "hosts") == {"es-1": "up"}, SOON)
+        wait_for("es-1 up", lambda: states(run, "hosts") == {"es-1": "up"})
         names.dead = True
-        fall = wait_for(
-            "es-1 down", lambda: states(run, "hosts") == {"es-1": "down"}, SOON
-        )
+        fall = wait_for("es-1 down", lambda: states(run, "hosts") == {"es-1": "down"})
         assert fall < 3 * 2 * (0.5 + 0.5)
         time.sleep(ttl + 0.5)
         reasons = [record["reason"] for record in stored(run, "hosts").values()]
         assert reasons == ["no answer within 0.5 s"]
         names.dead = False
-        wait_for("es-1 up", lambda: states(run, "hosts") == {"es-1": "up"}, SOON)
+        wait_for("es-1 up", lambda: states(run, "hosts") == {"es-1": "up"})
         names.dead = True
         time.sleep(0.7)
         assert stopped(watch) == 0

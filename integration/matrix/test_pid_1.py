@@ -14,7 +14,7 @@ import pytest
 from integration.faults.processes import Command, Commands, wait_for
 from integration.matrix.scenes import (
     GOOD,
-    SOON,
+    SLACK,
     by_way_of,
     hears,
     held,
@@ -45,11 +45,11 @@ def stopped_inside(
         found[:] = parent.children()
         return bool(found) or command.code is not None
 
-    wait_for("PID 1", begun_or_ended, SOON)
+    wait_for("PID 1", begun_or_ended)
     if not found:  # it had what it wanted before we looked
         return command.wait(), 0
     (inside,) = found
-    wait_for("PID 1 to hear signals", lambda: hears(inside.pid), SOON)
+    wait_for("PID 1 to hear signals", lambda: hears(inside.pid))
     time.sleep(delay)
     begun = time.monotonic()
     code = stopped(command, number, inside.pid)
@@ -97,7 +97,7 @@ def test_pid_1_is_stopped_at_any_moment(
         assert free in (0, left), commands[3]
         # Nor is there then time for the store, and the records lapse.
         slow = any(seconds > STOP_GRACE for _, seconds in ended)
-        patience = WAITER_TTL + SOON if slow else 0
+        patience = WAITER_TTL + SLACK if slow else 0
         granted = {} if free else {"es-1": "held"}
         wait_for("its end", lambda: states(run_free) == granted, patience)
         wait_for("their end", lambda: states(run) == {"es-0": "held"}, patience)
@@ -125,11 +125,11 @@ def test_pid_1_collects_orphans_at_all_times(
 def leave_orphans(command: Command) -> None:
     """Leave PID 1 below a command some orphans, and wait until it has none left."""
     parent = psutil.Process(command.pid)
-    wait_for("PID 1", parent.children, SOON)
+    wait_for("PID 1", parent.children)
     (first,) = parent.children()
-    wait_for("its start", lambda: hears(first.pid), SOON)
+    wait_for("its start", lambda: hears(first.pid))
     enter = ("nsenter", f"--target={first.pid}", "--pid", "--mount", "sh", "-c")
     for _ in range(5):
         subprocess.run([*enter, "(sleep 0.5 &)"], check=True)
-    wait_for("the orphans", first.children, SOON)
-    wait_for("their end", lambda: not first.children(), SOON)
+    wait_for("the orphans", first.children)
+    wait_for("their end", lambda: not first.children())

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.faults.processes import Commands, wait_for
+from integration.faults.processes import HANG, Commands, wait_for
 from integration.matrix.scenes import (
-    SOON,
     by_way_of,
     failed,
     held,
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.timeout(120, func_only=True)
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Be in the middle of a transaction that writes."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=SOON)) as db:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=HANG)) as db:
         db.execute("BEGIN EXCLUSIVE")
         yield
 
@@ -48,7 +47,7 @@ def test_a_file_that_others_lock(sqlite: Commands, path: Path) -> None:
         time.sleep(1)
         assert waiter.code is None, waiter
     for command in *commands, waiter:
-        assert command.wait(SOON) == 0, command
+        assert command.wait() == 0, command
     with locked(path):
         hosts = sqlite("hosts")
         impatient = node(sqlite, "acquire-lease", "es-3", "--acquire-timeout=200ms")
@@ -56,12 +55,12 @@ def test_a_file_that_others_lock(sqlite: Commands, path: Path) -> None:
         patient = node(sqlite, "acquire-lease", "es-5")
         assert "database is locked" in failed(hosts, 69)
         assert "database is locked" in failed(impatient, 1)
-        patient.wait_said("database is locked", SOON)
+        patient.wait_said("database is locked")
         assert stopped(leaving) == 143
-    patient.wait_said("waiting, position", SOON)
+    patient.wait_said("waiting, position")
     assert states(sqlite) == {"es-2": "held", "es-5": "waiting"}
     release(sqlite, "es-2")
-    assert patient.wait(SOON) == 0, patient
+    assert patient.wait() == 0, patient
 
 
 def test_a_file_that_is_read_only_here(
@@ -79,11 +78,11 @@ def test_a_file_that_is_read_only_here(
         for command in hosts, lease:
             assert "the store refuses us: " in (said := failed(command, 69))
             assert "readonly" in said
-        lasting.wait_said("readonly", SOON)
+        lasting.wait_said("readonly")
         assert stopped(lasting) == 0
     assert states(sqlite) == {"es-1": "held", "es-2": "waiting"}
     release(sqlite, "es-1")
-    assert waiter.wait(SOON) == 0, waiter
+    assert waiter.wait() == 0, waiter
 
 
 DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
@@ -106,7 +105,7 @@ def test_a_file_that_is_corrupt(
     lasting = node(sqlite, "watch", "es-3", "--monitor-url=http://127.0.0.1:1")
     for command in hosts, lease:
         assert path.name in failed(command, 69)
-    lasting.wait_said("the store refuses us", SOON)
+    lasting.wait_said("the store refuses us")
     assert stopped(lasting) == 0
 
 
@@ -121,11 +120,11 @@ def test_a_file_that_is_deleted_during_a_wait(
         file.unlink()
     waiters["es-4"] = node(sqlite, "acquire-lease", "es-4")
     for name in "es-2", "es-3":
-        waiters[name].wait_said("the file was replaced", SOON)
-    wait_for("the new queue", lambda: len(states(sqlite)) == 3, SOON)
+        waiters[name].wait_said("the file was replaced")
+    wait_for("the new queue", lambda: len(states(sqlite)) == 3)
     for _ in range(3):
         (name, *others) = states(sqlite)
-        assert waiters[name].wait(SOON) == 0, waiters[name]
+        assert waiters[name].wait() == 0, waiters[name]
         assert [waiters[name].code for name in others] == [None] * len(others)
         assert list(states(sqlite).values()) == ["held", *["waiting"] * len(others)]
         release(sqlite, name)
@@ -166,12 +165,12 @@ def test_a_full_disk(small: Path, label: str, chance: random.Random) -> None:
         given = run("release-lease", "--service-id=es-0", f"--label={label}-other")
         assert "disk is full" in failed(given, 69)
         for command in late, waiter:
-            command.wait_said("disk is full", SOON)
+            command.wait_said("disk is full")
         time.sleep(chance.uniform(0, 0.5))
         assert (waiter.code, late.code) == (None, None)
         log.unlink()
-        assert waiter.wait(lease + SOON) == 0, waiter  # nobody could delete es-1's
-        late.wait_said("waiting, position", SOON)
+        assert waiter.wait() == 0, waiter  # nobody could delete es-1's
+        late.wait_said("waiting, position")
         assert states(run) == {"es-2": "held", "es-3": "waiting"}
         release(run, "es-2")
-        assert late.wait(SOON) == 0, late
+        assert late.wait() == 0, late

@@ -86,7 +86,7 @@ def test_sigterm_in_the_queue_leaves_no_ticket(make_cluster: MakeCluster) -> Non
     cluster.start()
     holder, stopped, last = queue_of(cluster, 3)
     stopped.send("acquire-lease", signal.SIGTERM)
-    stopped.processes["acquire-lease"].wait(10)
+    stopped.processes["acquire-lease"].wait(HANG)
     assert [lease["service_id"] for lease in cluster.leases()] == [
         holder.name,
         last.name,
@@ -122,7 +122,7 @@ def test_stopped_watch_leaves_the_hosts_at_once(make_cluster: MakeCluster) -> No
     cluster.wait_for("it up", lambda: cluster.hosts() != [], HANG)
     (node,) = cluster.nodes
     node.send("watch", signal.SIGTERM)
-    assert node.processes["watch"].wait(10) == 0
+    assert node.processes["watch"].wait(HANG) == 0
     assert cluster.status() == {"services": [], "leases": []}
 
 

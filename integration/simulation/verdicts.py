@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import requests
-
 from integration.simulation.cluster import Cluster
 from integration.simulation.node import Node
 from integration.simulation.timeline import Event, lanes
 from integration.support.etcd import Etcd
+from integration.support.etcd_log import ChangeLog, b64, connecting
+from service_monitor.stores.etcd.endpoints import DEFAULT_PREFIX
 
 MakeCluster = Callable[..., Cluster]
 
@@ -36,34 +35,23 @@ class Change:
 
 def history(etcd: Etcd, label: str) -> list[Change]:
     """Let etcd tell every change of the label's records from the beginning."""
-    key = base64.b64encode(b"\0").decode()  # from here to the end: everything
-    everything = {"key": key, "range_end": key}
-    now = etcd.call("POST", "/v3/kv/range", everything).json()["header"]["revision"]
-    watch = {"create_request": {**everything, "start_revision": "1"}}
-    changes: list[Change] = []
-    revision, born = 0, dict[str, int]()
-    with requests.post(
-        f"{etcd.base_url}/v3/watch", json=watch, stream=True, timeout=10
-    ) as answer:
-        for line in answer.iter_lines():
-            for event in json.loads(line)["result"].get("events", []):
-                record = event["kv"]
-                revision = int(record["mod_revision"])
-                path = base64.b64decode(record["key"]).decode()
-                # A deletion does not tell when the record was created.
-                deleted = event.get("type") == "DELETE"
-                created = born.setdefault(path, int(record.get("create_revision", 0)))
-                if deleted:
-                    del born[path]
-                where, _, name = path.rpartition("/")
-                for kind in ("lease", "hosts"):
-                    if where.endswith(f"/{label.lower()}/{kind}"):
-                        text = base64.b64decode(record.get("value", ""))
-                        value = None if deleted else json.loads(text)
-                        changes.append(Change(kind, name, created, value))
-            if revision >= int(now):
-                return changes
-    raise AssertionError("etcd ended its history early")
+
+    def ask(path: str, body: object) -> dict[str, Any]:
+        answer: dict[str, Any] = etcd.call("POST", path, body).json()
+        return answer
+
+    prefix = f"{DEFAULT_PREFIX}/{label.lower()}/"
+    newest = int(ask("/v3/kv/range", {"key": b64("\0")})["header"]["revision"])
+    changes = []
+    with ChangeLog([connecting(etcd.base_url)], ask, prefix, since=1) as log:
+        assert log.wait_revision(newest, HANG) >= newest, "etcd ended its history early"
+        for change in log.changes():
+            kind, _, name = change.key.removeprefix(prefix).partition("/")
+            if kind not in ("lease", "hosts"):
+                continue
+            value = json.loads(change.value) if change.type == "PUT" else None
+            changes.append(Change(kind, name, change.create_revision, value))
+    return changes
 
 
 def assert_orderly(changes: Sequence[Change], slots: int = 1) -> list[str]:

@@ -34,7 +34,7 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-START = 30.0  # seconds
+START = 90.0  # seconds
 
 Answer = tuple[int, Any]
 
@@ -64,7 +64,7 @@ class DynamoDB:
         request = Request(
             f"{self.endpoint}/_test/{what}", json.dumps(settings).encode()
         )
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def proxied(self) -> Proxy:

@@ -21,10 +21,13 @@ LABELS = {"service_monitor.test": "1"}
 
 @functools.cache
 def docker_available() -> bool:
-    """Tell whether there is a `docker` whose engine answers within 5 s."""
+    """Tell whether there is a `docker` whose engine answers within a minute.
+
+    Without an engine `docker` says so at once; a busy machine may need seconds.
+    """
     try:
         command = ("docker", "version", "--format", "{{.Server.Version}}")
-        return not subprocess.run(command, capture_output=True, timeout=5).returncode
+        return not subprocess.run(command, capture_output=True, timeout=60).returncode
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -52,5 +55,7 @@ def settle_ryuk() -> None:
     if "TESTCONTAINERS_RYUK_DISABLED" not in os.environ:
         from testcontainers.core.config import testcontainers_config as config
 
-        image = config.ryuk_image
-        config.ryuk_disabled = bool(not images.present(image) and images.pull(image))
+        try:
+            images.ensure(config.ryuk_image)
+        except images.ImageError:
+            config.ryuk_disabled = True

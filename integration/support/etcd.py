@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 NETWORK_ALIAS = "etcd"  # the name of a server for other containers on its network
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 90.0
 HEALTH = "/health?exclude=NOSPACE"  # which a test may bring about, and still restart
-STOP_TIMEOUT = 10
+STOP_TIMEOUT = 60
 
 
 class EtcdError(RuntimeError):
@@ -97,7 +97,7 @@ def call(
             session.verify = str(certs / "ca.pem")
             name = "client" if (certs / "client.pem").exists() else "server"
             session.cert = str(certs / f"{name}.pem"), str(certs / f"{name}-key.pem")
-        response = session.request(method, url, **{"timeout": 2, "json": body, **how})
+        response = session.request(method, url, **{"timeout": 10, "json": body, **how})
     response.raise_for_status()
     return response
 

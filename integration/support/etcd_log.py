@@ -1,4 +1,4 @@
-"""etcd's own log of changes."""
+"""etcd's own log of changes: whoever wants to know what happened reads it here."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import requests
 
-from integration.support.etcd import (
-    EtcdError,
-)
+from integration.support.etcd import EtcdError
+from service_monitor.timing import now
 
 CALL_TIMEOUT = 3.0
+"""Seconds of silence after which a listener connects anew, and of another call."""
 
 
 class Change(NamedTuple):
-    """One event of the store's own log; `at` is time.monotonic() when we learned of it.
+    """One event of the store's own log; `at` is `now()` when we learned of it.
 
     Of a DELETE the last four are those of what was deleted.
     """
@@ -37,45 +38,79 @@ class Change(NamedTuple):
     lease: int
 
 
+Ask = Callable[[str, object], dict[str, Any]]
+Connect = Callable[[], http.client.HTTPConnection]
+
+
+def connecting(url: str, tls: ssl.SSLContext | None = None) -> Connect:
+    """Give a function that connects to a member; `url` is where clients reach it."""
+    place = urlsplit(url)
+    host, port = str(place.hostname), place.port
+
+    def connect() -> http.client.HTTPConnection:
+        if place.scheme == "https":
+            return http.client.HTTPSConnection(
+                host, port, timeout=CALL_TIMEOUT, context=tls
+            )
+        return http.client.HTTPConnection(host, port, timeout=CALL_TIMEOUT)
+
+    return connect
+
+
 class ChangeLog:
     """Every change under a prefix, once and in order, whatever happens to members.
 
     All members tell the same log, so it listens to each and takes who is first; a
     listener that was cut off goes on behind what is known. What a DELETE deleted comes
     from the log itself, since compaction would take it away from etcd's answer.
+
+    The log begins with revision `since`, without one with what comes now. `take` is
+    given what was there before it (`seen` is False, the oldest change first), then each
+    change, from one thread at a time, before `revision` tells of it. Raises EtcdError
+    if etcd has forgotten that revision already.
     """
 
     def __init__(
         self,
-        addresses: Sequence[tuple[str, int]],
-        ask: Callable[[str, object], dict[str, Any]],
+        members: Sequence[Connect],
+        ask: Ask,
         prefix: str,
-        since: int,
+        since: int | None = None,
+        take: Callable[[Sequence[Change], bool], None] = lambda changes, seen: None,
     ) -> None:
         self.prefix = prefix
+        self._take = take
         self._changes: list[Change] = []
-        self._revision = since - 1
         self._problem: str | None = None
         self._news = threading.Condition()
         self._closed = threading.Event()
         self._open: dict[int, http.client.HTTPConnection] = {}
-        before = {"key": b64(prefix), "range_end": b64(after(prefix))}
-        if since > 1:
-            before["revision"] = str(since - 1)
-            try:
-                found = ask("/v3/kv/range", before).get("kvs", ())
-            except requests.HTTPError as error:
-                said = error.response.text.strip()
-                raise EtcdError(f"no log from revision {since} on: {said}") from error
-        else:
-            found = ()
+        found, self._revision = self._before(ask, since)
         self._state = {text(kv["key"]): kv for kv in found}
+        at = now()
+        there = [_change(at, kv) for kv in found]
+        take(sorted(there, key=lambda change: change.mod_revision), False)
         self._threads = [
-            threading.Thread(target=self._listen, args=(n, address), daemon=True)
-            for n, address in enumerate(addresses)
+            threading.Thread(target=self._listen, args=(n, connect), daemon=True)
+            for n, connect in enumerate(members)
         ]
         for thread in self._threads:
             thread.start()
+
+    def _before(self, ask: Ask, since: int | None) -> tuple[list[dict[str, Any]], int]:
+        """Return what was there when the log begins, and the revision before it."""
+        body = {"key": b64(self.prefix), "range_end": b64(after(self.prefix))}
+        if since == 1:
+            return [], 0
+        if since is not None:
+            body["revision"] = str(since - 1)
+        try:
+            answer = ask("/v3/kv/range", body)
+        except requests.HTTPError as error:
+            said = error.response.text.strip()
+            raise EtcdError(f"no log from revision {since} on: {said}") from error
+        newest = int(answer["header"]["revision"])
+        return answer.get("kvs", []), newest if since is None else since - 1
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +129,11 @@ class ChangeLog:
                     sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(CALL_TIMEOUT)
+
+    @property
+    def problem(self) -> str | None:
+        """Say why some of it is lost and nothing more comes; None if all is well."""
+        return self._problem
 
     @property
     def revision(self) -> int:
@@ -132,9 +172,9 @@ class ChangeLog:
         if self._problem:
             raise EtcdError(f"the log of {self.prefix} has a gap: {self._problem}")
 
-    def _listen(self, number: int, address: tuple[str, int]) -> None:
+    def _listen(self, number: int, connect: Connect) -> None:
         while not self._closed.is_set():
-            connection = http.client.HTTPConnection(*address, timeout=CALL_TIMEOUT)
+            connection = connect()
             self._open[number] = connection
             try:
                 with contextlib.suppress(
@@ -157,44 +197,60 @@ class ChangeLog:
         connection.request("POST", "/v3/watch", body)
         response = connection.getresponse()
         while line := response.readline():
-            at = time.monotonic()
+            at = now()
             result = json.loads(line)["result"]
             if result.get("canceled"):
-                with self._news:
-                    if int(result.get("compact_revision", 0)) > self._revision + 1:
-                        self._problem = line.decode()
-                        self._news.notify_all()
-                        self._closed.set()
+                self._cancelled(int(result.get("compact_revision", 0)), line)
                 return
             if events := result.get("events"):
                 self._record(at, events)
 
+    def _cancelled(self, compacted: int, told: bytes) -> None:
+        """Close the log if what was not read yet has been compacted away."""
+        with self._news:
+            if compacted > self._revision + 1:
+                self._problem = told.decode()
+                self._closed.set()
+                self._news.notify_all()
+
     def _record(self, at: float, events: list[dict[str, Any]]) -> None:
         with self._news:
-            known = self._revision
+            known = revision = self._revision
+            if self._problem:
+                return
+            new: list[Change] = []
             for event in events:
                 kv = event["kv"]
-                if (revision := int(kv["mod_revision"])) <= known:
+                if int(kv["mod_revision"]) <= known:
                     continue
-                self._revision = revision
-                if (key := text(kv["key"])).startswith(self.prefix):
-                    deleted = event.get("type") == "DELETE"
-                    if not deleted:
-                        self._state[key] = kv
-                    kv = self._state.pop(key) if deleted else kv
-                    self._changes.append(
-                        Change(
-                            at,
-                            revision,
-                            "DELETE" if deleted else "PUT",
-                            key,
-                            text(kv.get("value", "")),
-                            int(kv["create_revision"]),
-                            int(kv["mod_revision"]),
-                            int(kv.get("lease", 0)),
-                        )
-                    )
+                revision = int(kv["mod_revision"])
+                if not (key := text(kv["key"])).startswith(self.prefix):
+                    continue
+                if event.get("type") == "DELETE":
+                    new.append(_change(at, self._state.pop(key), revision))
+                else:
+                    self._state[key] = kv
+                    new.append(_change(at, kv))
+            if new:
+                self._take(new, True)
+                self._changes += new
+            self._revision = revision
             self._news.notify_all()
+
+
+def _change(at: float, kv: dict[str, Any], deleted: int = 0) -> Change:
+    """Read a record; `deleted` is the revision at which it went, if it did."""
+    modified = int(kv["mod_revision"])
+    return Change(
+        at,
+        deleted or modified,
+        "DELETE" if deleted else "PUT",
+        text(kv["key"]),
+        text(kv.get("value", "")),
+        int(kv["create_revision"]),
+        modified,
+        int(kv.get("lease", 0)),
+    )
 
 
 def after(prefix: str) -> str:

@@ -15,9 +15,6 @@ from dataclasses import replace
 
 import pytest
 
-from integration.support.commands import HANG
-from integration.support.contract_steps import gone_within, new_key, wakes
-from integration.support.pauses import undisturbed
 from service_monitor.errors import Conflict, KeyExists, RecordGone, Stopped
 from service_monitor.net.calls import Bounds
 from service_monitor.stores.base import Store
@@ -27,6 +24,18 @@ MakeStore = Callable[..., Store]
 
 SHORT = 2.0
 """The shortest ttl that every store keeps exactly (etcd v3 grants 2 s for 1 s)."""
+HANG = 20.0
+"""Seconds after which a wait counts as hung; a bound, not a measurement."""
+WOKEN = HANG / 2  # that long a wait lasts at most if a change ends it
+
+
+def gone_within(store: Store, key: str, seconds: float) -> bool:
+    deadline = now() + seconds
+    while now() < deadline:
+        if not store.list(key).records:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_create_gives_what_list_shows(make_store: MakeStore, label: str) -> None:
@@ -122,16 +131,15 @@ def test_update_of_a_deleted_record_is_refused(
     assert [r.value for r in store.list(f"{label}/").records] == ["1"]
 
 
-@undisturbed(1.0)
 def test_update_without_ttl_keeps_the_expiry(make_store: MakeStore, label: str) -> None:
     """A crash-looping holder would extend its lease for ever."""
-    store, key = make_store(), new_key(label)
-    record = store.create(key, "1", 4)
+    store = make_store()
+    record = store.create(f"{label}/a", "1", 6)
     time.sleep(1.5)
     for value in ("2", "3", "4"):
         record = store.update(record, value, None)
-    assert store.time_left(record) <= 3
-    assert gone_within(store, key, 6)
+    assert store.time_left(record) <= 5
+    assert gone_within(store, f"{label}/a", 8)
 
 
 def test_repeated_update_with_the_same_value_succeeds(
@@ -151,25 +159,23 @@ def test_record_expires_after_its_ttl(make_store: MakeStore, label: str) -> None
     store = make_store()
     begun = now()
     store.create(f"{label}/a", "1", SHORT)
-    while True:
-        found = store.list(f"{label}/a").records
-        if now() - begun > SHORT - 0.6:  # by now it may be over
-            break
-        assert found
+    while now() - begun < SHORT - 0.6:
+        # The look itself may outlast the record, on a machine that is busy.
+        assert store.list(f"{label}/a").records or now() - begun > SHORT
         time.sleep(0.1)
     assert gone_within(store, f"{label}/a", SHORT + 4)
 
 
-@undisturbed(SHORT / 3)
 def test_keep_alive_extends_by_the_ttl(make_store: MakeStore, label: str) -> None:
     """A waiter would lose its place while it still waits."""
-    store, key = make_store(), new_key(label)
-    record = store.create(key, "1", SHORT)
-    until = now() + 2.5 * SHORT
+    store = make_store()
+    ttl = 2 * SHORT  # a machine that is busy may be late by most of it
+    record = store.create(f"{label}/a", "1", ttl)
+    until = now() + 1.5 * ttl
     while now() < until:
-        record = store.keep_alive(record, SHORT)
-        time.sleep(SHORT / 4)
-    (found,) = store.list(key).records
+        record = store.keep_alive(record, ttl)
+        time.sleep(ttl / 8)
+    (found,) = store.list(f"{label}/a").records
     assert (found.value, found.created) == ("1", record.created)
     store.update(record, "2", None)  # the record given back is current
 
@@ -202,23 +208,15 @@ def test_keep_alive_never_extends_what_somebody_else_wrote(
 
 def test_keep_alive_wakes_nobody(make_store: MakeStore, label: str) -> None:
     """Each keepalive of each waiter would wake all the others."""
-    store = make_store()
-    record = store.create(f"{label}/a", "1", 30)
-    snapshot = store.list(f"{label}/")
-    woken = threading.Event()
+    record = make_store().create(f"{label}/a", "1", 30)
 
-    def wait() -> None:
-        make_store().wait(f"{label}/", snapshot, 3)
-        woken.set()
+    def keep(store: Store) -> None:
+        kept = record
+        for _ in range(3):
+            kept = store.keep_alive(kept, 30)
+            time.sleep(0.2)
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    for _ in range(3):
-        time.sleep(0.2)
-        record = store.keep_alive(record, 30)
-    assert not woken.is_set()
-    thread.join(HANG)
-    assert woken.is_set()
+    assert waited(make_store, f"{label}/", keep, 2.0) > 1.8
 
 
 def test_delete_is_compared_and_idempotent(make_store: MakeStore, label: str) -> None:
@@ -257,14 +255,42 @@ def test_list_of_an_emptied_prefix_is_empty(make_store: MakeStore, label: str) -
     assert store.list(f"{label}/").records == ()
 
 
+def waited(
+    make_store: MakeStore,
+    prefix: str,
+    change: Callable[[Store], object],
+    timeout: float = HANG,
+    *,
+    gone: bool = False,
+) -> float:
+    """Change something during a wait; return the seconds that it lasted.
+
+    The default is long: on a busy machine the change itself comes late.
+    """
+    store, other = make_store(), make_store()
+    snapshot, ended = other.list(prefix), list[float]()
+
+    def wait() -> None:
+        other.wait(prefix, snapshot, timeout, gone=gone)
+        ended.append(now())
+
+    begun = now()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    change(store)
+    thread.join(2 * HANG)
+    return ended[0] - begun
+
+
 def test_wait_sees_create_update_and_delete(make_store: MakeStore, label: str) -> None:
     """`hosts --wait` and a waiting node would learn of a change only by luck."""
     key = f"{label}/a"
-    assert wakes(make_store, f"{label}/", lambda s: s.create(key, "1", 30))
+    assert waited(make_store, f"{label}/", lambda s: s.create(key, "1", 30)) < WOKEN
     record = make_store().list(key).records[0]
-    assert wakes(make_store, key, lambda s: s.update(record, "2", None))
+    assert waited(make_store, key, lambda s: s.update(record, "2", None)) < WOKEN
     record = make_store().list(key).records[0]
-    assert wakes(make_store, key, lambda s: s.delete(record))
+    assert waited(make_store, key, lambda s: s.delete(record)) < WOKEN
 
 
 def test_wait_sees_a_change_made_before_it(make_store: MakeStore, label: str) -> None:
@@ -275,7 +301,7 @@ def test_wait_sees_a_change_made_before_it(make_store: MakeStore, label: str) ->
     store.delete(record)
     begun = now()
     store.wait(f"{label}/a", snapshot, HANG, gone=True)
-    assert now() - begun < HANG / 2
+    assert now() - begun < WOKEN
 
 
 @pytest.mark.promise(2)
@@ -287,9 +313,10 @@ def test_wait_for_gone_ignores_all_else(make_store: MakeStore, label: str) -> No
         store.update(record, "2", None)
         store.create(f"{label}/b", "1", 30)
 
-    assert not wakes(make_store, f"{label}/a", busy, gone=True)
+    assert waited(make_store, f"{label}/a", busy, 3.0, gone=True) > 2.5
     record = make_store().list(f"{label}/a").records[0]
-    assert wakes(make_store, f"{label}/a", lambda s: s.delete(record), gone=True)
+    key = record.key
+    assert waited(make_store, key, lambda s: s.delete(record), gone=True) < WOKEN
 
 
 def test_wait_for_gone_sees_an_expiry(make_store: MakeStore, label: str) -> None:
@@ -320,7 +347,7 @@ def test_wait_ends_at_once_on_stop(make_store: MakeStore, label: str) -> None:
     begun = now()
     with pytest.raises(Stopped):
         store.wait(f"{label}/", snapshot, HANG)
-    assert now() - begun < HANG / 2
+    assert now() - begun < WOKEN
 
 
 def test_prepared_update_lives_its_whole_ttl(make_store: MakeStore, label: str) -> None:
@@ -331,8 +358,9 @@ def test_prepared_update_lives_its_whole_ttl(make_store: MakeStore, label: str) 
     time.sleep(1.2)
     store.prepare(10)
     time.sleep(1.2)
+    asked = now()
     record = store.update(record, "2", 10)
-    assert store.time_left(record) > 8.9
+    assert store.time_left(record) + (now() - asked) > 8.9
 
 
 def test_time_left_of_a_gone_record_is_zero(make_store: MakeStore, label: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 
-BOOTED = 30.0
+BOOTED = 120.0
 MACHINE: dict[str, Any] = {
     "cap_add": ["SYS_ADMIN"],
     "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
@@ -159,12 +159,14 @@ def saved_image() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="service-monitor-image-") as directory:
         path = f"{directory}/image.tar"
         subprocess.run(
-            ["docker", "save", "-o", path, images.PROJECT_IMAGE], check=True, timeout=60
+            ["docker", "save", "-o", path, images.PROJECT_IMAGE],
+            check=True,
+            timeout=300,
         )
         yield path
 
 
-def wait_up(nodes: list[Machine], timeout: float = 30) -> None:
+def wait_up(nodes: list[Machine], timeout: float = 90) -> None:
     for node in nodes:
         eventually(node.is_up, f"{node.name} up", timeout)
 
