@@ -37,7 +37,7 @@ from service_monitor.timing import now
 REFUSED = StoreRefused("table t: PutItem: no such right")
 LACK = LocalLack("this machine lacks threads")
 REQUEST = Request("es", "a", "host-a", lease_timeout=60.0)
-SOON = 5.0
+SOON = 15.0
 """Seconds within which "at once" was; far less than what is waited otherwise."""
 
 

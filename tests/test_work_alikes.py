@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from botocore.exceptions import ConfigParseError
 
-from integration.support.commands import Run
+from integration.support.commands import HANG, Run
 from integration.support.loopback import Serve
 from integration.support.stores import init_url, open_url
 from integration.support.work_alike import (
@@ -86,7 +86,7 @@ def test_without_transactions_no_command_waits_or_says_nobody(
     name, *argv = command.split()
     begun = now()
     code, out, err = run(name, f"--store={there.url}", *argv)
-    assert now() - begun < 5
+    assert now() - begun < HANG  # and not six minutes
     assert (code, out) == (69, "")
     assert NO_TRANSACTIONS in err
     assert "deregistered" not in err
@@ -189,7 +189,7 @@ def test_no_refusal_at_the_first_contact_is_waited_out(
     who = [] if name == "hosts" else ["--service-id=a", "--host=h"]
     begun = now()
     code, out, err = run(name, "--label=es", *who, f"--store={there.url}", *argv)
-    assert now() - begun < 5
+    assert now() - begun < HANG  # and not six minutes
     assert (code, out) == (69, "")
     assert says in err.splitlines()[-1]
 
