@@ -279,7 +279,7 @@ def test_a_watch_does_not_tell_it(serve: Serve, tmp_path: Path, source: Source) 
     with log.open("w") as err:
         options = [f"--store={there.url}", "--log-level=debug"]
         with started([*argv, *options], env, stderr=err) as running:
-            wait_until(lambda: ", probing on: " in log.read_text())
+            wait_until(lambda: ", still probing: " in log.read_text())
             wait_until(lambda: "a is up" in log.read_text())
             running.terminate()
             assert finish(running).code == 0

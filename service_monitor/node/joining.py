@@ -72,7 +72,7 @@ class Joining:
         outage and missing signs of life of others included. Raises `LeaseLost` if the
         lease ends meanwhile, and `IdInUse`.
         """
-        prefix, trouble = hosts_prefix(self._request.label), Trouble("trying on")
+        prefix, trouble = hosts_prefix(self._request.label), Trouble("trying again")
         while True:
             self._check()
             try:

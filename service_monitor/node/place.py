@@ -41,9 +41,9 @@ def host_to_publish(
             if refused and not beside:
                 raise
             if type(error) is not logged and refused:
-                log.error("the store refuses us: %s; trying on", error)
+                log.error("the store refuses us: %s; trying again", error)
             elif type(error) is not logged:
-                log.warning("%s; trying on", error)
+                log.warning("%s; trying again", error)
             logged = type(error)
             away = isinstance(error, StoreUnavailable)
             notifier.queued(

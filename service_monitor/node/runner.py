@@ -141,7 +141,7 @@ class Runner:
         Where there is no thread for that, wait for one as long as the lease lasts.
         """
         claim: Claim = Held(lease, self._lose) if lease else NothingHeld()
-        trouble = Trouble("trying on")
+        trouble = Trouble("trying again")
         while True:
             try:
                 made = Watcher(

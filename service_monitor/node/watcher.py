@@ -76,7 +76,7 @@ class Watcher:
         self._stop = bounds.stop
         self._timings = timings
         self._health = Health(rhythm.rise, rhythm.fall)
-        self._trouble = Trouble("probing on")
+        self._trouble = Trouble("still probing")
         self._logged = False
         self._publisher = Publisher(store, service, pulse.vouch, pulse.beat)
         key = lease_prefix(service.label) + service.service_id

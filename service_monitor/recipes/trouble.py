@@ -27,8 +27,9 @@ def failure_text(error: Failure) -> str:
 class Trouble:
     """Takes note of failures, and logs each kind in a row once, and their end.
 
-    `meanwhile` is what goes on, such as "trying on". With `refusal_ends` a store that
-    refuses us before it ever `served` us is not waited for: no waiting lifts that.
+    `meanwhile` is what is done about them, such as "trying again". With `refusal_ends`
+    a store that refuses us before it ever `served` us is not waited for: no waiting
+    lifts that.
     """
 
     def __init__(
