@@ -18,13 +18,13 @@ from integration.simulation.verdicts import (
     assert_orderly,
     most_at_once,
 )
+from integration.support.commands import HANG
 from integration.support.dynamodb import (
     ELSEWHERE,
     DynamoDB,
     elsewhere,
     start_dynamodb,
 )
-from integration.support.store_contract import HANG
 
 
 @pytest.mark.timeout(600)

@@ -174,8 +174,9 @@ class Runner:
         # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
         self._ending.forced_after = plan.drain + plan.stop_timeout + ours
-        child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
-        self._ending.last_act, self._ending.pass_on = child.kill, child.send
+        with self._ending.starting():
+            child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
+            self._ending.last_act, self._ending.pass_on = child.kill, child.send
         self._started = watcher
         if self._gone:
             self._lose()
