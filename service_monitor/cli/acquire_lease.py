@@ -1,4 +1,4 @@
-"""The command `acquire-lease`."""
+"""The command `acquire-lease`: wait for this node's turn, then exit 0."""
 
 from __future__ import annotations
 

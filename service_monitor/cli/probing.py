@@ -1,4 +1,4 @@
-"""What `watch` and `run` probe, and how often."""
+"""The options on what `watch` and `run` probe, and how often."""
 
 from __future__ import annotations
 

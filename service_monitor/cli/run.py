@@ -1,4 +1,4 @@
-"""The command `run`."""
+"""The command `run`: wait, start COMMAND, watch it, end with it."""
 
 from __future__ import annotations
 

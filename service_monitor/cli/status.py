@@ -1,4 +1,4 @@
-"""The command `status`."""
+"""The command `status`: show services, holders and waiters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables of the environment: ours, others' that look so, and ours gone wrong.
+"""Variables of the environment: read for options, refused if broken, else warned of.
 
 1. A Kubernetes service or a linked container called service-monitor makes variables
    with our prefix. They are not ours: never an error, never a warning.

@@ -1,4 +1,4 @@
-"""The command `watch`."""
+"""The command `watch`: probe a service, publish its state, release its lease."""
 
 from __future__ import annotations
 

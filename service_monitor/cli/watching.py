@@ -1,4 +1,4 @@
-"""What `watch` and `run` have in common: whom they report to, and what they publish."""
+"""What `watch` and `run` build from their options: notifier, published service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine is to itself alone: its bridges, its gateway, its /etc/hosts.
+"""What names and addresses only this machine can use: bridges, gateway, /etc/hosts.
 
 All of it is read from the kernel and from files. No other machine is asked.
 """

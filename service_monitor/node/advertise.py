@@ -1,4 +1,4 @@
-"""Which host to tell the others."""
+"""Choose the host to publish, from options and addresses: makes no waits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A command as our child: started with clean signals, in a process group of its own,
-watched, and stopped with all that it started."""
+"""COMMAND as our child: started with clean signals, watched, stopped as a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done last: how this process ends when the stop takes too long."""
+"""How this process is ended by force if a stop takes too long: set by `run`."""
 
 from __future__ import annotations
 

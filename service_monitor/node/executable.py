@@ -1,4 +1,4 @@
-"""Find the file that a command's name means, and why it could not be executed.
+"""Find the file that COMMAND names, and say why it cannot be executed.
 
 So a mistake is found before the command waits for its turn, and told in more words than
 the kernel has: to it a script whose interpreter is missing is "No such file". Codes are

@@ -1,4 +1,4 @@
-"""What an operator most likely did not mean: logged once."""
+"""Log once what an operator most likely did not mean."""
 
 from __future__ import annotations
 

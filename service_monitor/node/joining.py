@@ -1,4 +1,4 @@
-"""Whom COMMAND is to join: found out in its turn, and told in its environment."""
+"""In its turn, find out whom COMMAND is to join, and tell it in its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which host this node is published as, once the network can tell."""
+"""Wait until the network can tell which host to publish, then have it chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start a command when it is its turn, and stay with it: its lease, health and end."""
+"""Start COMMAND in its turn, and stay with it: its lease, its health, its end."""
 
 from __future__ import annotations
 

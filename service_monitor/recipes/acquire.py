@@ -1,5 +1,4 @@
-"""Wait for the lease: drive a contender, through outages and signals, to one
-deadline."""
+"""Wait for the lease: let a contender step until it has it, up to one deadline."""
 
 from __future__ import annotations
 

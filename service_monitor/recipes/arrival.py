@@ -1,4 +1,4 @@
-"""What a start finds of its service id and its cluster before it queues.
+"""Before a start queues: take back its old "up", see who else has its service id.
 
 An "up" of an earlier life is taken back: nobody is to be told to join a node that
 waits. Where there was an earlier life, all nodes may have been killed, and started

@@ -1,4 +1,4 @@
-"""The startup lease: a queue of tickets, written once over the store primitives.
+"""Decide whether our ticket may become the lease now; a gate before a grant is here.
 
 Rules:
 1. A ticket's place is its index among the live tickets of its label, by `created`. It

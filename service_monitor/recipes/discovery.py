@@ -1,4 +1,4 @@
-"""Whom to join: the hosts that are up, read from records that anybody may write."""
+"""Which hosts are up: read from the registrations, which anybody may write."""
 
 from __future__ import annotations
 

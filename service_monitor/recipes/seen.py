@@ -1,4 +1,4 @@
-"""Which host a ticket names, and whether that tells this machine from others.
+"""Choose the host that a ticket names where no option says it.
 
 Nobody connects to that host. It is for telling two machines apart that were given one
 service id.

@@ -1,4 +1,4 @@
-"""One ticket of ours, from before its first write until it is lost or taken back."""
+"""Write one ticket of ours, keep it alive, take it or take it back."""
 
 from __future__ import annotations
 

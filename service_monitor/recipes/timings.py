@@ -1,4 +1,4 @@
-"""How often to look and to try again, in seconds; tests make shorter ones."""
+"""All pauses and lives that no option sets, in seconds; tests make shorter ones."""
 
 from __future__ import annotations
 

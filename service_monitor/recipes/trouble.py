@@ -1,4 +1,4 @@
-"""Failures of a store or a machine that are waited out: logged once, flagged, paced."""
+"""Wait out the failures of a store: logged once, flagged, with growing pauses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways an etcd fails us, by what may help: another address, a login, or waiting."""
+"""The errors of an etcd, by what may mend them: another address, a login, waiting."""
 
 from __future__ import annotations
 

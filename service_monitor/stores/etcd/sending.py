@@ -1,4 +1,4 @@
-"""One request to the JSON gateway of one etcd: sent, its answer judged and read."""
+"""Send one request to one gateway of etcd, and have its answer judged and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls to etcd v2: a client for each endpoint, failing over, one kind of errors."""
+"""Calls by that client: one for each endpoint, failing over, one kind of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python-etcd's client, made to tell etcd's answers from those of anything else.
+"""python-etcd's client, changed to tell etcd's answers from anything else's.
 
 By itself it takes every 404 that is JSON for a key that is not there, and forgets the
 status of what is not JSON: the page of a proxy would read as "nobody is up".
