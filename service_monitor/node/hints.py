@@ -1,4 +1,4 @@
-"""What an operator most likely did not mean: logged once."""
+"""Hints at what an operator most likely did not mean: each is logged once."""
 
 from __future__ import annotations
 
