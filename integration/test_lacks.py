@@ -80,7 +80,9 @@ def test_who_queues_goes_on_once_there_is_a_thread(run: Commands, user: int) -> 
     """A node would fail its start because others forked for a moment."""
     run.cli = limited("NPROC", OWN, user)
     waiter = run("acquire-lease", "--service-id=a", "--host=h", "--acquire-timeout=1m")
-    waiter.wait_said("no outage of the store, trying again: this machine la", SOON)
+    waiter.wait_said(
+        "no outage of the store, trying again: this machine lacks thr", SOON
+    )
     allow(waiter.pid, user, "nproc", 100)
     assert waiter.wait(SOON) == 0, waiter
     assert "does not serve us" not in waiter.stderr

@@ -247,13 +247,13 @@ class LeftBehind(TicketLife):
     """Mutant: a contender that gives up and leaves its ticket to its ttl."""
 
     def take_back(self) -> None:
-        self.let_be()
+        self.stop_renewing()
 
 
 class StillRenewed(TicketLife):
     """Mutant: a lease that the session of its ticket goes on renewing."""
 
-    def let_be(self) -> None:
+    def stop_renewing(self) -> None:
         pass
 
 

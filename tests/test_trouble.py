@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
-from service_monitor.recipes.timings import Timings
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import Failure, Trouble
 
 AWAY, REFUSED = StoreUnavailable("away"), StoreRefused("no right")
@@ -18,7 +18,7 @@ def test_each_kind_in_a_row_is_logged_once_and_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An outage would fill the log, or a refusal in the midst of it be missed."""
-    trouble = Trouble("still probing")
+    trouble = Trouble("still probing", TIMINGS)
     with caplog.at_level(logging.INFO):
         for failure in AWAY, AWAY, REFUSED, REFUSED, LACK, AWAY:
             trouble.met(failure)
@@ -40,7 +40,7 @@ def test_each_kind_in_a_row_is_logged_once_and_its_end(
 
 def test_a_refusal_ends_the_wait_only_before_the_store_served() -> None:
     """A typing error would be waited out for minutes; a lapse of rights would not."""
-    trouble = Trouble("trying again", refusal_ends=True)
+    trouble = Trouble("trying again", TIMINGS, refusal_ends=True)
     trouble.met(AWAY)
     with pytest.raises(StoreRefused):
         trouble.met(REFUSED)

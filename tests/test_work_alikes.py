@@ -158,7 +158,8 @@ def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
         watched = Watched(Service("es", "b", "h"), probe, Rhythm(0.1))
         Watcher(store, watched, AnyOfOurs(), Pulse(15.0), bounds).run()
     store.close()
-    assert "the store refuses us, still probing: table nodes in r: " in caplog.text
+    said = "the store refuses us, still probing: table nodes in r: Transact"
+    assert said in caplog.text
     assert "b is not registered and never was" in caplog.text
     assert "deregister" not in caplog.text
 

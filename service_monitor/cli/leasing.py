@@ -49,9 +49,9 @@ class Leasing:
             host,
             self.lease_timeout,
             self.slots,
-            stays,
-            known,
-            published,
+            stays=stays,
+            known=known,
+            published=published,
         )
 
 

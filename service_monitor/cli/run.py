@@ -103,7 +103,7 @@ def run(
             probing,
             opened_store,
             notifier,
-            beside=False,
+            runs_already=False,
         )
         request = leasing.request(identity, service.host, stays=True, published=True)
         probe = new_probe(probing.target, bounds)

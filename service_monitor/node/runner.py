@@ -141,7 +141,7 @@ class Runner:
         Where there is no thread for that, wait for one as long as the lease lasts.
         """
         claim: Claim = Held(lease, self._lose) if lease else NothingHeld()
-        trouble = Trouble("trying again")
+        trouble = Trouble("trying again", self._timings)
         while True:
             try:
                 made = Watcher(
@@ -158,7 +158,7 @@ class Runner:
                 if lease is None or now() >= lease.deadline:
                     raise
                 trouble.met(error)
-            self._stop.wait(self._timings.store_retry)
+            self._stop.wait(trouble.pause())
             self._check()
 
     def _start(self, lease: Lease | None, watcher: Watcher) -> Child:

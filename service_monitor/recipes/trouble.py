@@ -6,7 +6,7 @@ import logging
 import random
 
 from service_monitor.errors import LocalLack, StoreError, StoreRefused
-from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.timings import Timings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Trouble:
     def __init__(
         self,
         meanwhile: str,
-        timings: Timings = TIMINGS,
+        timings: Timings,
         *,
         refusal_ends: bool = False,
     ) -> None:

@@ -64,7 +64,7 @@ class CannotSend(Exception):
 
 
 @contextmanager
-def sending() -> Iterator[None]:
+def library_call() -> Iterator[None]:
     """Tell what a library refuses to send from a mistake of ours in reading answers.
 
     Raises `CannotSend` for a ValueError, which libraries let through.

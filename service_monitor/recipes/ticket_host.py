@@ -15,7 +15,7 @@ from service_monitor.net.addresses import is_only_here
 from service_monitor.net.here import is_container
 
 
-def seen_host(
+def ticket_host(
     given: str | None, local_address: Callable[[], str], root: Path = Path("/")
 ) -> tuple[str, bool]:
     """Return the host given, else the address used for the store, else the host name.
