@@ -80,7 +80,9 @@ def test_who_queues_goes_on_once_there_is_a_thread(run: Commands, user: int) -> 
     """A node would fail its start because others forked for a moment."""
     run.cli = limited("NPROC", OWN, user)
     waiter = run("acquire-lease", "--service-id=a", "--host=h", "--acquire-timeout=1m")
-    waiter.wait_said("no outage of the store, trying on: this machine lacks thr", SOON)
+    waiter.wait_said(
+        "no outage of the store, trying again: this machine lacks thr", SOON
+    )
     allow(waiter.pid, user, "nproc", 100)
     assert waiter.wait(SOON) == 0, waiter
     assert "does not serve us" not in waiter.stderr
@@ -102,7 +104,7 @@ def test_a_watch_lives_through_it(run: Commands, user: int) -> None:
     port = run.store.partition("//")[2].partition(":")[2].partition("/")[0]
     url = f"--monitor-url=tcp://127.0.0.1:{port}"
     watch = run("watch", "--service-id=a", "--host=h", url, "--interval=1s")
-    watch.wait_said("no outage of the store, probing on: this machine lacks", SOON)
+    watch.wait_said("no outage of the store, still probing: this machine lacks", SOON)
     watch.wait_said("a is down: this machine lacks threads or processes", SOON)
     allow(watch.pid, user, "nproc", 100)
     watch.wait_said("this machine has again what it lacked", SOON)

@@ -161,7 +161,7 @@ def test_an_outage_is_waited_out(
     store.list = down
     with caplog.at_level(logging.INFO):
         acquire(store, request("a"), HANG, bounds)
-    assert caplog.text.count("trying on: etcd is away") == 1  # not once a try
+    assert caplog.text.count("trying again: etcd is away") == 1  # not once a try
 
 
 def test_an_outage_to_the_end_says_so(make_store: MakeStore) -> None:

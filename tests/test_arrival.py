@@ -10,10 +10,10 @@ import pytest
 from integration.support.fakes import Clock, FlakyStore, memory_store
 from service_monitor.errors import Conflict, StoreUnavailable
 from service_monitor.recipes import arrival as module
-from service_monitor.recipes.arrival import USUAL_TTL, Arrival
+from service_monitor.recipes.arrival import Arrival
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.queue import Queue
-from service_monitor.recipes.timings import TIMINGS
+from service_monitor.recipes.timings import TIMINGS, USUAL_TTL
 from service_monitor.records import Record, Registration
 from service_monitor.stores.sqlite.store import SqliteStore
 

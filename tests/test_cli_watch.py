@@ -169,9 +169,9 @@ def test_watch_waits_for_the_network(
     assert found is not None
     assert found.host == "10.0.0.9"
     err = end().err
-    assert err.count("cannot tell; trying on") == 1
-    assert err.count("no memory; trying on") == 1
-    assert err.count("ERROR the store refuses us: half a key; trying on") == 1
+    assert err.count("the store does not serve us, trying again: cannot tell") == 1
+    assert err.count("no outage of the store, trying again: no memory") == 1
+    assert err.count("ERROR the store refuses us, trying again: half a key") == 1
 
 
 def test_run_is_refused_before_it_queues(

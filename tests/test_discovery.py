@@ -233,7 +233,7 @@ def test_waiting_for_hosts_outlasts_an_outage(
     publisher(store, "a").reconcile(UP)
     broken = Broken(store, 1)
     assert wait_for_hosts(broken, "es", 1, HANG, Bounds()) == ["host-a"]  # type: ignore[arg-type]
-    assert caplog.text.count("trying on: away") == 1
+    assert caplog.text.count("trying again: away") == 1
 
 
 def test_waiting_for_hosts_tells_an_outage_from_too_few(store: SqliteStore) -> None:

@@ -27,7 +27,7 @@ from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import same_host
 from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.publisher import Publisher, Service
-from service_monitor.recipes.seen import seen_host
+from service_monitor.recipes.ticket_host import ticket_host
 from service_monitor.recipes.timings import TIMINGS
 from service_monitor.records import Registration
 from service_monitor.stores.base import Store
@@ -270,12 +270,12 @@ def test_where_no_host_is_given_the_address_counts_if_it_is_this_machines(
     tmp_path: Path,
 ) -> None:
     """Cloned machines would pass for one, or a container wait for its last life."""
-    assert seen_host("es-1", no_route) == ("es-1", True)
-    assert seen_host(None, lambda: "10.0.0.1", tmp_path) == ("10.0.0.1", True)
-    assert seen_host(None, lambda: "127.0.0.1", tmp_path) == ("127.0.0.1", False)
-    assert not seen_host(None, no_route, tmp_path)[1]
+    assert ticket_host("es-1", no_route) == ("es-1", True)
+    assert ticket_host(None, lambda: "10.0.0.1", tmp_path) == ("10.0.0.1", True)
+    assert ticket_host(None, lambda: "127.0.0.1", tmp_path) == ("127.0.0.1", False)
+    assert not ticket_host(None, no_route, tmp_path)[1]
     (tmp_path / ".dockerenv").touch()
-    assert seen_host(None, lambda: "172.17.0.2", tmp_path) == ("172.17.0.2", False)
+    assert ticket_host(None, lambda: "172.17.0.2", tmp_path) == ("172.17.0.2", False)
 
 
 def test_a_wait_for_another_host_ends_with_it(

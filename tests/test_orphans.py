@@ -24,7 +24,7 @@ import ctypes, os, sys
 assert not ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 if os.fork() == 0:
     if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "2"])
+        os.execvp("sleep", ["sleep", "600"])
     os._exit(0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
@@ -50,6 +50,7 @@ def test_orphans_are_collected_at_all_times(
     with started(argv, environment(path), cli=cli) as running:
         ours = psutil.Process(running.pid)
         wait_until(lambda: [c.name() for c in ours.children()] == ["sleep"])
+        ours.children()[0].kill()
         wait_until(lambda: not ours.children())
         assert running.poll() is None
 

@@ -48,7 +48,7 @@ def test_a_lease_is_kept_only_while_its_holder_lives(
     """A machine that dies while it boots would hold up all others for minutes."""
     script = "echo $$ >$SEEN; exec sleep 60"
     with booting(script, "--lease-timeout=1h") as running:
-        wait_until(lambda: booting.said().endswith("\n"))
+        booting.wait_for("\n")
         (record,) = store.list(HELD).records
         wait_until(lambda: store.time_left(record) <= HOLDER_TTL - 8)
         wait_until(lambda: store.time_left(record) > HOLDER_TTL - 1)  # renewed

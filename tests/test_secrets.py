@@ -119,7 +119,7 @@ FORBIDDEN = status("401 No", body=b'{"errorCode": 110, "message": "no", "index":
     ids=lambda value: value if isinstance(value, str) else "" if value else "down",
 )
 @pytest.mark.parametrize(
-    ("command", "said"), [("hosts", "the store "), ("watch", "probing on: ")]
+    ("command", "said"), [("hosts", "the store "), ("watch", "still probing: ")]
 )
 def test_a_store_that_fails_is_not_told_of_with_its_password(
     tmp_path: Path,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import pytest
 
+from integration.support.commands import HANG
 from service_monitor.cli import values
 from service_monitor.node.ending import Ending
 from service_monitor.node.signals import PASSED_ON, STOPS, _is_stop, for_command
@@ -50,6 +52,20 @@ def test_the_commands_own_are_passed_on_while_it_runs() -> None:
     assert command.passed == [*PASSED_ON]
     command.runs = False
     assert all(_is_stop(taken(number), ending) for number in PASSED_ON)
+
+
+def test_a_reload_waits_for_a_command_that_is_being_started() -> None:
+    """It would end the service that has just begun to run."""
+    ending, stops = Ending(), list[bool]()
+    reload = threading.Thread(
+        target=lambda: stops.append(_is_stop(taken(signal.SIGUSR1), ending))
+    )
+    with ending.starting():
+        reload.start()
+        reload.join(0.1)
+        command = Command(ending)
+    reload.join(HANG)
+    assert (stops, command.passed) == ([False], [signal.SIGUSR1])
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service_monitor.recipes import status
-from service_monitor.recipes.status import Row, gather, render
+from service_monitor.recipes.status import LeaseRow, ServiceRow, Status, gather, render
 from service_monitor.records import Registration, Ticket, hosts_prefix, lease_prefix
 from service_monitor.stores.base import Store
 from service_monitor.timing import timestamp
@@ -33,7 +34,7 @@ def queue(store: Store, label: str, name: str, state: str, **changes: object) ->
 def test_an_empty_store(store: Store) -> None:
     """Nobody could tell an empty store from a broken command."""
     found = gather(store, None)
-    assert found == {"services": [], "leases": []}
+    assert found.for_json() == {"services": [], "leases": []}
     assert render(found).splitlines() == [
         "no service is registered",
         "",
@@ -44,7 +45,7 @@ def test_an_empty_store(store: Store) -> None:
 def test_services_with_what_they_publish(store: Store) -> None:
     """A script could not find a service's port."""
     register(store, "es", "es-1", info={"port": 1}, since="2026-01-02T03:04:05Z")
-    assert gather(store, "es")["services"] == [
+    assert gather(store, "es").for_json()["services"] == [
         {
             "label": "es",
             "service_id": "es-1",
@@ -62,8 +63,8 @@ def test_services_are_sorted_naturally(store: Store) -> None:
     """es-10 would stand before es-2."""
     for label, name in ("b", "es-1"), ("a", "es-10"), ("a", "es-2"):
         register(store, label, name)
-    rows = gather(store, None)["services"]
-    assert [(row["label"], row["service_id"]) for row in rows] == [
+    rows = gather(store, None).services
+    assert [(row.label, row.service_id) for row in rows] == [
         ("a", "es-2"),
         ("a", "es-10"),
         ("b", "es-1"),
@@ -75,16 +76,16 @@ def test_who_holds_and_who_waits(store: Store) -> None:
     token = queue(store, "es", "es-9", "held", since=timestamp())
     queue(store, "es", "es-2", "waiting", since=timestamp())
     queue(store, "es", "es-1", "waiting", since=timestamp(), slots=2)
-    leases = gather(store, None)["leases"]
-    assert [(row["service_id"], row["state"], row["position"]) for row in leases] == [
+    leases = gather(store, None).leases
+    assert [(row.service_id, row.state, row.position) for row in leases] == [
         ("es-9", "held", 0),
         ("es-2", "waiting", 1),
         ("es-1", "waiting", 2),
     ]
-    assert [row["token"] for row in leases] == [token, None, None]
-    assert [row["slots"] for row in leases] == [1, 1, 2]
-    assert all(0 <= row["age"] < 60 for row in leases)
-    assert all(0 < row["seconds_left"] <= 30 for row in leases)
+    assert [row.token for row in leases] == [token, None, None]
+    assert [row.slots for row in leases] == [1, 1, 2]
+    assert all(row.age is not None and 0 <= row.age < 60 for row in leases)
+    assert all(0 < row.seconds_left <= 30 for row in leases)
 
 
 def test_a_lease_in_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +100,7 @@ def test_a_lease_in_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(status, "datetime", Later)
     monkeypatch.setattr(store, "time_left", lambda record: 164.7654)
-    assert gather(store, "es")["leases"] == [
+    assert gather(store, "es").for_json()["leases"] == [
         {
             "label": "es",
             "service_id": "es-1",
@@ -119,8 +120,8 @@ def test_each_label_has_its_own_queue(store: Store) -> None:
     """A waiter would seem to stand behind those of another cluster."""
     queue(store, "b", "b-1", "waiting")
     queue(store, "a", "a-1", "waiting")
-    leases = gather(store, None)["leases"]
-    assert [(row["label"], row["position"]) for row in leases] == [("a", 1), ("b", 1)]
+    leases = gather(store, None).leases
+    assert [(row.label, row.position) for row in leases] == [("a", 1), ("b", 1)]
 
 
 @pytest.mark.parametrize("label", ["es", "ES"])
@@ -130,7 +131,8 @@ def test_one_label_alone(store: Store, label: str) -> None:
         register(store, name, "x")
         queue(store, name, "x", "waiting")
     found = gather(store, label)
-    assert [row["label"] for row in found["services"] + found["leases"]] == ["es", "es"]
+    assert [row.label for row in found.services] == ["es"]
+    assert [row.label for row in found.leases] == ["es"]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +150,8 @@ def test_what_is_not_ours_is_left_aside(store: Store, key: str, value: str) -> N
     store.create(key, value, 30)
     register(store, "es", "es-1")
     found = gather(store, None)
-    assert [row["service_id"] for row in found["services"]] == ["es-1"]
-    assert found["leases"] == []
+    assert [row.service_id for row in found.services] == ["es-1"]
+    assert found.leases == []
 
 
 @pytest.mark.parametrize("since", ["", "yesterday", "2026-01-02T03:04:05", "9" * 30])
@@ -157,24 +159,24 @@ def test_an_age_that_cannot_be_told(store: Store, since: str) -> None:
     """A ticket of another tool would break the view."""
     queue(store, "es", "es-1", "waiting", since=since)
     found = gather(store, "es")
-    assert found["leases"][0]["age"] is None
+    assert found.leases[0].age is None
     assert "?" in render(found)
 
 
 def test_a_clock_that_is_ahead_gives_no_negative_age(store: Store) -> None:
     """-3600 s would puzzle the reader."""
     queue(store, "es", "es-1", "waiting", since="2999-01-01T00:00:00Z")
-    assert gather(store, "es")["leases"][0]["age"] == 0.0
+    assert gather(store, "es").leases[0].age == 0.0
 
 
 def test_the_table(store: Store) -> None:
     """Columns would not line up, and nobody would see who is next."""
-    service: Row = {"label": "es", "service_id": "es-1", "host": "10.0.0.1"}
-    up = service | {"state": "up", "since": "2026-01-02T03:04:05Z", "reason": "200 OK"}
-    held = service | {"state": "held", "age": 75.0, "seconds_left": 240, "token": 7}
-    waits = service | {"state": "waiting", "age": None, "seconds_left": 9.5}
-    waits |= {"service_id": "elastic-2", "position": 1, "token": None}
-    assert render({"services": [up], "leases": [held, waits]}) == "\n".join(
+    since = "2026-01-02T03:04:05Z"
+    up = ServiceRow("es", "es-1", "10.0.0.1", None, "up", since, "200 OK", {})
+    held = LeaseRow("es", "es-1", "10.0.0.1", "held", 0, since, 75.0, 240, 7, 1)
+    waits = replace(held, service_id="elastic-2", state="waiting", position=1)
+    waits = replace(waits, age=None, seconds_left=9.5, token=None)
+    assert render(Status([up], [held, waits])) == "\n".join(
         [
             "LABEL  SERVICE  HOST      STATE  SINCE                 REASON",
             "es     es-1     10.0.0.1  up     2026-01-02T03:04:05Z  200 OK",
@@ -198,7 +200,7 @@ def test_all_of_it_is_json(store: Store) -> None:
     """`status --format json` would end in a traceback."""
     register(store, "es", "es-1", info={"a": [1, None]})
     queue(store, "es", "es-1", "held")
-    found = gather(store, None)
+    found = gather(store, None).for_json()
     assert json.loads(json.dumps(found)) == found
 
 
@@ -206,7 +208,7 @@ def test_a_port_is_shown(store: Store) -> None:
     """Nobody could tell the nodes of one host apart."""
     register(store, "es", "es-1", port=9301)
     found = gather(store, "es")
-    assert found["services"][0]["port"] == 9301
+    assert found.services[0].port == 9301
     assert "  10.0.0.1:9301  up" in render(found)
 
 
@@ -218,6 +220,6 @@ def test_a_host_that_is_none_is_not_shown(
     register(store, "es", "es-2")
     queue(store, "es", "es-3", "held", host="a\nb")
     found = gather(store, None)
-    assert [row["service_id"] for row in found["services"]] == ["es-2"]
-    assert [row["host"] for row in found["leases"]] == ["?"]
+    assert [row.service_id for row in found.services] == ["es-2"]
+    assert [row.host for row in found.leases] == ["?"]
     assert caplog.messages == ["es/hosts/es-1 names no valid host: left aside"]

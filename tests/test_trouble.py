@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from service_monitor.errors import LocalLack, StoreRefused, StoreUnavailable
-from service_monitor.recipes.timings import Timings
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import Failure, Trouble
 
 AWAY, REFUSED = StoreUnavailable("away"), StoreRefused("no right")
@@ -18,7 +18,7 @@ def test_each_kind_in_a_row_is_logged_once_and_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An outage would fill the log, or a refusal in the midst of it be missed."""
-    trouble = Trouble("probing on")
+    trouble = Trouble("still probing", TIMINGS)
     with caplog.at_level(logging.INFO):
         for failure in AWAY, AWAY, REFUSED, REFUSED, LACK, AWAY:
             trouble.met(failure)
@@ -32,7 +32,7 @@ def test_each_kind_in_a_row_is_logged_once_and_its_end(
     ]
     assert caplog.messages[4:] == [
         "the store is back",
-        "no outage of the store, probing on: this machine lacks threads",
+        "no outage of the store, still probing: this machine lacks threads",
         "this machine has again what it lacked",
     ]
     assert trouble.failure is None
@@ -40,7 +40,7 @@ def test_each_kind_in_a_row_is_logged_once_and_its_end(
 
 def test_a_refusal_ends_the_wait_only_before_the_store_served() -> None:
     """A typing error would be waited out for minutes; a lapse of rights would not."""
-    trouble = Trouble("trying on", refusal_ends=True)
+    trouble = Trouble("trying again", TIMINGS, refusal_ends=True)
     trouble.met(AWAY)
     with pytest.raises(StoreRefused):
         trouble.met(REFUSED)
@@ -51,7 +51,7 @@ def test_a_refusal_ends_the_wait_only_before_the_store_served() -> None:
 
 def test_a_waiter_asks_less_and_less_often() -> None:
     """A store that comes back would be met by all waiters at once."""
-    trouble = Trouble("trying on", Timings(first_retry=1, longest_retry=6))
+    trouble = Trouble("trying again", Timings(first_retry=1, longest_retry=6))
     most: list[float] = []
     for failure in [AWAY] * 12:
         trouble.met(failure)
@@ -69,7 +69,7 @@ def test_a_waiter_asks_less_and_less_often() -> None:
 @pytest.mark.parametrize("failure", [AWAY, REFUSED, LACK])
 def test_all_others_ask_again_in_even_steps(failure: Failure) -> None:
     """A `watch` would see a short outage end too late, and its record lapse."""
-    trouble = Trouble("probing on", Timings(store_retry=0.5))
+    trouble = Trouble("still probing", Timings(store_retry=0.5))
     for _ in range(5):
         trouble.met(failure)
         assert trouble.pause() == 0.5

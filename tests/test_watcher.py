@@ -14,6 +14,7 @@ from integration.support.bench import BAD, OK, Bench
 from integration.support.commands import HANG, wait_until
 from service_monitor.errors import StoreUnavailable
 from service_monitor.node.probe import Result
+from service_monitor.recipes.timings import Timings
 from service_monitor.timing import now
 
 
@@ -88,7 +89,7 @@ def test_a_tcp_service_that_answers_is_left_in_peace(bench: Bench) -> None:
     probes: list[float] = []
     bench.on_probe = lambda: probes.append(now())
     bench.answers, bench.answer = [BAD, BAD], OK
-    bench.start(interval=HANG * 2, rise=4, connected=0.8)
+    bench.start(Timings(connected=0.8), interval=HANG * 2, rise=4, sparing=True)
     wait_until(lambda: not bench.holders)
     gaps = [after - before for before, after in itertools.pairwise(probes)]
     assert len(gaps) == 5
@@ -101,7 +102,7 @@ def test_the_pace_after_a_success_is_never_slower_than_asked_for(bench: Bench) -
     bench.acquire()
     bench.answer = OK
     begun = now()
-    bench.start(interval=0.05, rise=4, connected=HANG)
+    bench.start(Timings(connected=HANG), interval=0.05, rise=4, sparing=True)
     wait_until(lambda: not bench.holders)
     assert now() - begun < HANG
 

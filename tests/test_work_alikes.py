@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from botocore.exceptions import ConfigParseError
 
-from integration.support.commands import Run
+from integration.support.commands import HANG, Run
 from integration.support.loopback import Serve
 from integration.support.stores import init_url, open_url
 from integration.support.work_alike import (
@@ -86,7 +86,7 @@ def test_without_transactions_no_command_waits_or_says_nobody(
     name, *argv = command.split()
     begun = now()
     code, out, err = run(name, f"--store={there.url}", *argv)
-    assert now() - begun < 5
+    assert now() - begun < HANG  # and not six minutes
     assert (code, out) == (69, "")
     assert NO_TRANSACTIONS in err
     assert "deregistered" not in err
@@ -158,7 +158,8 @@ def test_a_watch_says_what_is_wrong_and_never_that_it_deregistered(
         watched = Watched(Service("es", "b", "h"), probe, Rhythm(0.1))
         Watcher(store, watched, AnyOfOurs(), Pulse(15.0), bounds).run()
     store.close()
-    assert "the store refuses us, probing on: table nodes in r: Transact" in caplog.text
+    said = "the store refuses us, still probing: table nodes in r: Transact"
+    assert said in caplog.text
     assert "b is not registered and never was" in caplog.text
     assert "deregister" not in caplog.text
 
@@ -189,7 +190,7 @@ def test_no_refusal_at_the_first_contact_is_waited_out(
     who = [] if name == "hosts" else ["--service-id=a", "--host=h"]
     begun = now()
     code, out, err = run(name, "--label=es", *who, f"--store={there.url}", *argv)
-    assert now() - begun < 5
+    assert now() - begun < HANG  # and not six minutes
     assert (code, out) == (69, "")
     assert says in err.splitlines()[-1]
 
@@ -201,7 +202,7 @@ def test_what_may_pass_is_waited_out(run: Run, there: WorkAlike, kind: str) -> N
     options = "--label=es", "--service-id=a", "--host=h", "--acquire-timeout=1s"
     code, _, err = run("acquire-lease", *options, f"--store={there.url}")
     assert code == 1
-    assert "the store does not serve us, trying on: " in err
+    assert "the store does not serve us, trying again: " in err
 
 
 def test_settings_that_break_later_are_waited_out(

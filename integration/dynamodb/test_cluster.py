@@ -48,7 +48,7 @@ def test_twenty_nodes_started_at_once_form_one_cluster(
         ) as cluster,
     ):
         cluster.start()
-        cluster.wait_up(HANG * 8)
+        cluster.wait_up(HANG * 16)
         cluster.wait_for("the last lease's release", lambda: not cluster.leases(), HANG)
         assert_one_cluster(cluster)
         granted = cluster.order("granted")

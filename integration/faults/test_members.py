@@ -86,7 +86,7 @@ def test_an_outage_while_queued_keeps_the_place(
     for i in range(dead):
         cluster.kill(i)
     for waiter in waiters:
-        waiter.wait_said("does not serve us, trying on")
+        waiter.wait_said("does not serve us, trying again")
     for i in range(dead):
         cluster.restart(i)
     cluster.wait_healthy()
@@ -125,7 +125,7 @@ def test_a_full_store_is_waited_out(
     cluster.fill()
     try:
         command = acquire(run, "es-2")
-        command.wait_said("does not serve us, trying on")
+        command.wait_said("does not serve us, trying again")
         assert "space exceeded" in command.stderr
         assert listed(run) == "es-1"
         time.sleep(1)

@@ -137,7 +137,7 @@ def release_before_up() -> None:
 @_bug("clean_exit")
 def ticket_left_behind() -> None:
     """SIGTERM ends a waiter without taking its ticket back."""
-    _set(TicketLife, "take_back", TicketLife.let_be)
+    _set(TicketLife, "take_back", TicketLife.stop_renewing)
 
 
 @_bug("clean_exit")

@@ -1,4 +1,4 @@
-"""What can befall a store while a workload runs; `workload.Rig` draws from it.
+"""What can befall a store while a workload runs; `rig.Rig` draws from it.
 
 Each kind begins by a verb that takes effect before it returns and gives what mends it,
 which returns when the store serves again, and whether the fault struck anybody.

@@ -17,6 +17,7 @@ from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.discovery import up_hosts
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.publisher import Service
+from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.stores.sqlite.store import SqliteStore
 
 OK, BAD = Result(True, "200 OK"), Result(False, "connection refused")
@@ -40,17 +41,21 @@ class Bench:
         self.on_probe()
         return self.answers.pop(0) if self.answers else self.answer
 
-    def build(self, ttl: float = 15.0, **rhythm: Any) -> Watcher:
+    def build(
+        self, ttl: float = 15.0, timings: Timings = TIMINGS, **rhythm: Any
+    ) -> Watcher:
         service = Service("es", "a", "host-a", ttl)
         settings = {"interval": 0.05, **rhythm}
         watched = Watched(service, self.probe, Rhythm(**settings))
         self.watcher = Watcher(
-            self.store, watched, AnyOfOurs(), Pulse(ttl), self.bounds
+            self.store, watched, AnyOfOurs(), Pulse(ttl), self.bounds, timings
         )
         return self.watcher
 
-    def start(self, **settings: Any) -> None:
-        self.thread = threading.Thread(target=self.build(**settings).run)
+    def start(self, timings: Timings = TIMINGS, **settings: Any) -> None:
+        self.thread = threading.Thread(
+            target=self.build(timings=timings, **settings).run
+        )
         self.thread.start()
 
     def end(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
+import boto3  # noqa: F401  # now, and not within the bound of a test's first call
+
 from integration.support.loopback import Serve, read_message, status
 
 Answer = tuple[int, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The command `acquire-lease`."""
+"""The command `acquire-lease`: wait for this node's turn, then exit 0."""
 
 from __future__ import annotations
 
@@ -62,13 +62,15 @@ def acquire_lease(
       service-monitor acquire-lease --label=es --service-id=es-1
     """
     from service_monitor.recipes.acquire import acquire
-    from service_monitor.recipes.seen import seen_host
+    from service_monitor.recipes.ticket_host import ticket_host
 
     notifier, bounds = Notifier(os.environ, heartbeat_file), process.bounds
     with opened(store, bounds) as opened_store:
-        seen, known = seen_host(host, opened_store.local_address)
+        queue_host, known = ticket_host(host, opened_store.local_address)
         published = host is not None
-        request = leasing.request(identity, seen, known=known, published=published)
+        request = leasing.request(
+            identity, queue_host, known=known, published=published
+        )
         lease = acquire(
             opened_store,
             request,

@@ -1,4 +1,4 @@
-"""What is published of a node beside its state: its host, a port, whatever else."""
+"""The options on what is published of a node beside its state: host, port, info."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ class Command(click.Command):
         self.exits = dict(sorted((exits | _EXITS | signalled).items()))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write stores, exit codes and variables below the options."""
         with formatter.section("Stores"):
             formatter.write_dl(_STORES, col_max=40)
             formatter.write_text(_MORE_STORES)

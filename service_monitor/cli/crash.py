@@ -1,4 +1,4 @@
-"""Print a mistake of ours: with its traceback, and without secrets."""
+"""Print the traceback of a mistake of ours, without secrets."""
 
 from __future__ import annotations
 

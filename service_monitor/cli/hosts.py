@@ -1,4 +1,4 @@
-"""The command `hosts`."""
+"""The command `hosts`: print whom to join."""
 
 from __future__ import annotations
 

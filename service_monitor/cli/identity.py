@@ -1,4 +1,4 @@
-"""Which node this is: its label and its service id."""
+"""The options on which node this is: its label and its service id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `init-store`."""
+"""The command `init-store`: make the table that DynamoDB needs."""
 
 from __future__ import annotations
 

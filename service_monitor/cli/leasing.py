@@ -1,4 +1,4 @@
-"""What `acquire-lease` and `run` have in common: which lease is asked for."""
+"""The options on which lease is asked for, of `acquire-lease` and `run`."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Leasing:
             host,
             self.lease_timeout,
             self.slots,
-            stays,
-            known,
-            published,
+            stays=stays,
+            known=known,
+            published=published,
         )
 
 

@@ -1,4 +1,4 @@
-"""The store of a command: which one, and opened once the other options were checked."""
+"""The option --store, and the store opened once the other options were checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How options are declared, and those that several commands share."""
+"""How an option is declared, and a group of them becomes one frozen value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `watch` and `run` probe, and how often."""
+"""The options on what `watch` and `run` probe, and how often."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service_monitor.cli import values
 from service_monitor.cli.options import gathered, option
 from service_monitor.errors import ConfigError
 from service_monitor.node.monitored import MonitoredURL
-from service_monitor.recipes.timings import TIMINGS
+from service_monitor.recipes.timings import USUAL_TTL
 from service_monitor.timing import format_duration
 
 if TYPE_CHECKING:
@@ -51,12 +51,10 @@ class Probing:
     @property
     def rhythm(self) -> Rhythm:
         """Return how often to ask, and how many answers to believe."""
-        from service_monitor.node.tcp import CONNECTED_INTERVAL
         from service_monitor.node.watcher import Rhythm
 
         tcp = self.url.scheme == "tcp"
-        connected = CONNECTED_INTERVAL if tcp else TIMINGS.startup_interval
-        return Rhythm(self.interval, self.rise, self.fall, connected)
+        return Rhythm(self.interval, self.rise, self.fall, sparing=tcp)
 
 
 def probing_of(
@@ -95,7 +93,7 @@ def checked_rhythm(
             f"{format_duration(interval)}: probes would overlap; lower --timeout"
         )
     least = max(3.0, interval + timeout)
-    ttl = ttl or max(15.0, least)
+    ttl = ttl or max(USUAL_TTL, least)
     if ttl < least:
         raise ConfigError(
             f"--ttl {format_duration(ttl)} is too short to be kept: raise it to "

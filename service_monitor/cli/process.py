@@ -1,4 +1,4 @@
-"""What a command is given of the process that it runs in."""
+"""What each command gets from its process: stop, time bounds, forced end, timings."""
 
 from __future__ import annotations
 

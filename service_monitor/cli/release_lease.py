@@ -1,4 +1,4 @@
-"""The command `release-lease`."""
+"""The command `release-lease`: give a lease back by hand."""
 
 from __future__ import annotations
 

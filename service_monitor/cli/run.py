@@ -1,4 +1,4 @@
-"""The command `run`."""
+"""The command `run`: wait, start COMMAND, watch it, end with it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def run(
             probing,
             opened_store,
             notifier,
-            beside=False,
+            runs_already=False,
         )
         request = leasing.request(identity, service.host, stays=True, published=True)
         probe = new_probe(probing.target, bounds)

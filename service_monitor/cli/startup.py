@@ -1,4 +1,4 @@
-"""The end that nobody foresaw, also before anything else could be imported.
+"""How the process ends where it cannot even start: one line, and exit 70.
 
 Exit code 1 means "not acquired", and is Python's own for whatever goes wrong. Nothing
 here needs more than what the interpreter has loaded by itself: not even `__future__`,

@@ -1,4 +1,4 @@
-"""The command `status`."""
+"""The command `status`: show services, holders and waiters."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def status(
     with opened(store, process.bounds) as opened_store:
         found = gather(opened_store, label)
     as_json = format_ == "json"
-    click.echo(json.dumps(found, indent=2) if as_json else render(found))
+    click.echo(json.dumps(found.for_json(), indent=2) if as_json else render(found))

@@ -1,4 +1,4 @@
-"""How `run` ends COMMAND."""
+"""The options on how `run` ends COMMAND."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables of the environment: ours, others' that look so, and ours gone wrong.
+"""Variables of the environment: read for options, refused if broken, else warned of.
 
 1. A Kubernetes service or a linked container called service-monitor makes variables
    with our prefix. They are not ours: never an error, never a warning.
@@ -75,6 +75,7 @@ class Twin(click.Option):
                 yield name
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the value of its variable. Raises UsageError for a flaw in it."""
         name = self.variable_in(os.environ)
         if name is None:
             return None
@@ -88,6 +89,7 @@ class Twin(click.Option):
     def consume_value(
         self, ctx: click.Context, opts: Mapping[str, Any]
     ) -> tuple[Any, ParameterSource]:
+        """Take the value as click does; warn of an older name of its variable."""
         value, source = super().consume_value(ctx, opts)
         if source is ParameterSource.ENVIRONMENT and not ctx.resilient_parsing:
             self._warn_of_older(os.environ)

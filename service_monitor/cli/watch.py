@@ -1,4 +1,4 @@
-"""The command `watch`."""
+"""The command `watch`: probe a service, publish its state, release its lease."""
 
 from __future__ import annotations
 
@@ -56,7 +56,13 @@ def watch(
     bounds, notifier = process.bounds, new_notifier(heartbeat_file, probing.ttl)
     with suppress(Stopped), opened(store, bounds, probing.unchecked) as opened_store:
         service = service_to_publish(
-            process, identity, advertising, probing, opened_store, notifier, beside=True
+            process,
+            identity,
+            advertising,
+            probing,
+            opened_store,
+            notifier,
+            runs_already=True,
         )
         probe = with_hint(new_probe(probing.target, bounds), probing.url.host)
         watcher = Watcher(

@@ -1,4 +1,4 @@
-"""What `watch` and `run` have in common: whom they report to, and what they publish."""
+"""What `watch` and `run` build from their options: notifier, published service."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def service_to_publish(
     store: Store,
     notifier: Notifier,
     *,
-    beside: bool,
+    runs_already: bool,
 ) -> Service:
     """Return what is published of the service, once its host is known.
 
-    It blocks until the network can tell the host, where no option does. `beside` a
-    service that lives it waits also for a store that refuses us. Raises `StoreRefused`
+    Blocks until the network can tell the host, where no option does. Where the service
+    `runs_already` it waits also for a store that refuses us. Raises `StoreRefused`
     otherwise, `ConfigError` and `Stopped`.
     """
     from service_monitor.net.addresses import with_port
-    from service_monitor.node.place import host_to_publish
+    from service_monitor.node.advertise import host_to_publish
     from service_monitor.recipes.publisher import Service
 
     label, service_id, url = identity.label, identity.service_id, probing.url
@@ -66,7 +66,7 @@ def service_to_publish(
         store,
         process.stop,
         notifier,
-        beside=beside,
+        runs_already=runs_already,
         timings=process.timings,
     )
     place = with_port(host, advertising.port)

@@ -1,1 +1,1 @@
-"""Connecting: what addresses mean, deadlines, what each address said."""
+"""Connecting: addresses, HTTP, TLS, one deadline for a blocking call, the stop."""

@@ -1,4 +1,4 @@
-"""An HTTP answer, read as curl and browsers read it."""
+"""Read an HTTP answer within bounds: status and headers first, then a short body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One deadline for a whole blocking call, whatever it blocks in.
+"""Bounded calls: one deadline for a whole blocking call, whatever it blocks in.
 
 A socket timeout bounds each read, not the call: a server that drips a byte a second, or
 a resolver that hangs, is bounded by neither (measured: `requests` with `timeout=2`

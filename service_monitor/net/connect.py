@@ -156,7 +156,7 @@ class _Attempts:
         if len(errors) == 1 and self._places[0].address[0] == self._host:
             return errors[0]  # whoever gave the address knows it
         named = [
-            f"{place} {_said(error)}"
+            f"{place} {_outcome(error)}"
             for place, error in zip(self._places, errors, strict=True)
         ]
         if len(named) > MOST_NAMED:
@@ -185,5 +185,5 @@ def _end(sock: socket.socket) -> None:
     sock.close()
 
 
-def _said(error: OSError) -> str:
+def _outcome(error: OSError) -> str:
     return "no answer" if isinstance(error, TimeoutError) else describe(error)

@@ -1,4 +1,4 @@
-"""What comes before the body of an HTTP answer, taken as curl and browsers take it.
+"""Take the head of an HTTP answer as curl and browsers do: 103s, odd headers.
 
 `http.client` reads headers with a parser of mails. That stops at the first line that is
 no header, and what comes after is lost, the length of the body with it; and urllib3

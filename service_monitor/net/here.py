@@ -1,4 +1,4 @@
-"""What this machine is to itself alone: its bridges, its gateway, its /etc/hosts.
+"""What names and addresses only this machine can use: bridges, gateway, /etc/hosts.
 
 All of it is read from the kernel and from files. No other machine is asked.
 """
@@ -99,15 +99,18 @@ def _gateways(root: Path) -> Iterator[str]:
 
 def _text(path: Path) -> str:
     """Read a file; without IPv6, or in a sandbox, it may not be there, and is empty."""
-    return _shown(lambda: path.read_text(errors="replace"), "")
+    return _read_or(lambda: path.read_text(errors="replace"), "")
 
 
 def _entries(place: Path, pattern: str) -> list[Path]:
-    return _shown(lambda: list(place.glob(pattern)), [])
+    return _read_or(lambda: list(place.glob(pattern)), [])
 
 
-def _shown(read: Callable[[], T], otherwise: T) -> T:
-    """Return what is read; what is not shown here is `otherwise`, a lack is raised."""
+def _read_or(read: Callable[[], T], otherwise: T) -> T:
+    """Return what `read` gives, or `otherwise` where this kernel or sandbox hides it.
+
+    Raises `LocalLack`.
+    """
     try:
         return read()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A `requests` session whose sockets go down with the bounded call that uses them."""
+"""A `requests` session that makes each request a bounded call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine lacks, told apart from what a store or a service does wrong.
+"""Tell what this machine lacks (threads, files, memory) from what others do wrong.
 
 Libraries wrap it in errors of connections, and some forget it: a resolver without a
 file to open says that the name is not known. So where the cause does not say it, the

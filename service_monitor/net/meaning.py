@@ -1,4 +1,4 @@
-"""Whether a host is the same machine for everybody."""
+"""Whether a host name or address means the same machine on every machine."""
 
 from __future__ import annotations
 

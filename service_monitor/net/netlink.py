@@ -1,4 +1,4 @@
-"""The addresses of this machine, as its kernel tells them: rtnetlink(7)."""
+"""List the addresses of this machine, as its kernel tells them: rtnetlink(7)."""
 
 from __future__ import annotations
 

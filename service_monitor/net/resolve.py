@@ -34,5 +34,5 @@ def resolve(host: str, port: int) -> list[Place]:
     families: dict[int, dict[Place, None]] = {}
     for family, _, _, _, address in found:
         families.setdefault(family, {})[Place(family, address)] = None
-    turns = zip_longest(*families.values())
-    return [place for place in chain.from_iterable(turns) if place]
+    rounds = zip_longest(*families.values())
+    return [place for place in chain.from_iterable(rounds) if place]

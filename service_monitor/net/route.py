@@ -1,4 +1,4 @@
-"""The address of this machine that another one is reached from."""
+"""Find the address that this machine uses to reach another one."""
 
 from __future__ import annotations
 

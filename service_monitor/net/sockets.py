@@ -1,4 +1,4 @@
-"""The sockets of a bounded call, which go down with the call."""
+"""Shut the sockets of a bounded call when its time is over."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs beside a service: its signals, its orphans, the command itself."""
+"""What runs beside a service: probes, the watch, the command itself, its signals."""

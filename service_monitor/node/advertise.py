@@ -1,15 +1,50 @@
-"""Which host to tell the others."""
+"""Choose the host to publish, and wait until the network can tell it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 
-from service_monitor.errors import ConfigError
+from service_monitor.errors import ConfigError, StoreUnavailable
 from service_monitor.net.here import Here, look
 from service_monitor.net.meaning import behind, why_ambiguous
+from service_monitor.net.stop import Stop
+from service_monitor.node.notify import Notifier
+from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.trouble import FAILURES, Trouble, failure_text
+from service_monitor.stores.base import Store
 
 log = logging.getLogger(__name__)
+
+
+def host_to_publish(
+    given: str | None,
+    monitored: str,
+    store: Store,
+    stop: Stop,
+    notifier: Notifier,
+    *,
+    runs_already: bool,
+    timings: Timings = TIMINGS,
+) -> str:
+    """Return what `advertised_host` does, as soon as that can be found out.
+
+    Blocks until then, and tells the notifier why. Where the service `runs_already` it
+    waits also while the store refuses us. Raises `StoreRefused` otherwise,
+    `ConfigError` and `Stopped`.
+    """
+    trouble = Trouble("trying again", timings, refusal_ends=not runs_already)
+    while True:
+        try:
+            return advertised_host(given, monitored, store.local_address)
+        except FAILURES as error:
+            trouble.met(error)
+            no_route = isinstance(error, StoreUnavailable)
+            notifier.queued(
+                f"waiting for a route: {error}" if no_route else failure_text(error)
+            )
+            stop.wait(trouble.pause())
+            stop.check()
 
 
 def advertised_host(

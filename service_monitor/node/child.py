@@ -1,5 +1,4 @@
-"""A command as our child: started with clean signals, in a process group of its own,
-watched, and stopped with all that it started."""
+"""COMMAND as our child: started with clean signals, watched, stopped as a group."""
 
 from __future__ import annotations
 
@@ -105,7 +104,7 @@ class Child:
         over. A stop that is requested in the meantime is passed on to it.
         """
         if not self._gone():
-            self._tell(number)
+            self._send_stop(number)
         if not self._wait(timeout, stop):
             log.warning(
                 "%s still runs %s after signal %d: killing it",
@@ -121,7 +120,7 @@ class Child:
             self._collected = True
             os.waitpid(self._pid, 0)
 
-    def _tell(self, number: int) -> None:
+    def _send_stop(self, number: int) -> None:
         """Send a stop signal, and let go on what stands still: it could not obey."""
         if not self._alone:
             self._signal(number)
@@ -149,7 +148,7 @@ class Child:
             stop.wait(min(_POLL, left))
             if stop.requested:
                 stop.resume()
-                self._tell(for_command(stop.signal))
+                self._send_stop(for_command(stop.signal))
         return self._gone()
 
     def _gone(self) -> bool:
@@ -170,13 +169,13 @@ class Child:
             if found.si_code not in (os.CLD_STOPPED, os.CLD_TRAPPED):
                 break
             if os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOHANG):
-                self._say_still(found.si_status)
+                self._log_standstill(found.si_status)
         assert found
         exited = found.si_code == os.CLD_EXITED
         self._code = found.si_status if exited else 128 + found.si_status
         self._ended(self._code)
 
-    def _say_still(self, number: int) -> None:
+    def _log_standstill(self, number: int) -> None:
         why = _STILL.get(number, f"signal {number}")
         if number in (signal.SIGTTIN, signal.SIGTTOU):
             why += ", as it uses the terminal, and is in the background of that"

@@ -1,10 +1,16 @@
-"""What is done last: how this process ends when the stop takes too long."""
+"""How this process is ended by force if a stop takes too long: set by `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from service_monitor.net.calls import STOP_GRACE
+
+START_WAIT = 1.0
+"""Seconds that a signal waits for a COMMAND that is just being started; a stop that
+comes after it waits with it."""
 
 
 class Ending:
@@ -28,3 +34,23 @@ class Ending:
         runs."""
         self.also_stops: int | None = None
         """A signal that is a stop although it would be COMMAND's own business."""
+        self._starting = threading.Lock()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Hold signals back while COMMAND is started, and is made known here."""
+        with self._starting:
+            yield
+
+    def to_command(self, number: int) -> bool:
+        """Send COMMAND a signal that is its own business; return whether it runs.
+
+        Blocks for `START_WAIT` at the most, if it is just being started: a reload in
+        that moment would else pass for a stop.
+        """
+        held = self._starting.acquire(timeout=START_WAIT)
+        try:
+            return self.pass_on(number)
+        finally:
+            if held:
+                self._starting.release()

@@ -1,4 +1,4 @@
-"""Find the file that a command's name means, and why it could not be executed.
+"""Find the file that COMMAND names, and say why it cannot be executed.
 
 So a mistake is found before the command waits for its turn, and told in more words than
 the kernel has: to it a script whose interpreter is missing is "No such file". Codes are
@@ -18,6 +18,9 @@ from service_monitor.errors import CannotStart
 MISSING, REFUSED = 127, 126
 """Exit codes, as a shell has them, for a command that cannot be started."""
 
+_NOT_EXECUTABLE = (
+    "is not executable for this user: chmod +x it; or its file system is mounted noexec"
+)
 _SCRIPT_HEAD = 256
 """Bytes of a script in which the kernel looks for its interpreter."""
 _DEEPEST = 4
@@ -59,11 +62,6 @@ def _search(name: str) -> str:
         raise CannotStart(name, "the name is empty; is a variable not set?", MISSING)
     why = "there is no such program in PATH; give its path, or set PATH"
     raise CannotStart(name, why, MISSING)
-
-
-_NOT_EXECUTABLE = (
-    "is not executable for this user: chmod +x it; or its file system is mounted noexec"
-)
 
 
 def _check_file(name: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The startup lease beside a start: kept alive, and its loss seen in time.
+"""Keep the lease of one `run` alive by a thread, and see its loss in time.
 
 The rounds of a watch may be in a call to a store that hangs, or in a probe, when the
 lease ends. So a thread of its own looks at the clock, and nothing else.

@@ -1,4 +1,4 @@
-"""Whom COMMAND is to join: found out in its turn, and told in its environment."""
+"""In its turn, find out whom COMMAND is to join, and tell it in its environment."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Joining:
         outage and missing signs of life of others included. Raises `LeaseLost` if the
         lease ends meanwhile, and `IdInUse`.
         """
-        prefix, trouble = hosts_prefix(self._request.label), Trouble("trying on")
+        prefix = hosts_prefix(self._request.label)
+        trouble = Trouble("trying again", self._timings)
         while True:
             self._check()
             try:
@@ -86,14 +87,14 @@ class Joining:
                     raise self.too_late(held) from error
                 trouble.met(error)
                 self._notifier.status(f"its turn has come; {failure_text(error)}")
-                self._stop.wait(self._timings.store_retry)
+                self._stop.wait(trouble.pause())
                 continue
             if unsure and not held.lapsed:
                 self._arrival.tell(unsure)
                 self._notifier.status(awaiting(unsure))
                 self._stop.wait(self._timings.store_retry)
                 continue
-            own = prefix + self._request.service_id
+            own = self._request.hosts_key
             return up_hosts(record for record in found if record.key != own)
 
     def too_late(self, held: StartupLease) -> LeaseLost:

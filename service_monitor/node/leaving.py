@@ -1,4 +1,4 @@
-"""The end of this process, at once: needs nothing that is not loaded already."""
+"""End this process at once, with no import and no clean-up."""
 
 import _thread
 import os

@@ -1,4 +1,4 @@
-"""Tell whoever supervises this process how it goes.
+"""Tell systemd and the heartbeat file how it goes: ready, status, watchdog.
 
 systemd is told by sd_notify(3), health checks by a file: each only where the user asked
 for it. No report ever blocks, raises, or ends what it reports on.

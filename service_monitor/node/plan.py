@@ -1,4 +1,4 @@
-"""What `run` starts, when it does, and how that is ended."""
+"""What `run` starts and how it ends that, as a value."""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ class Result(NamedTuple):
 class Probe(Protocol):
     """Anything that can be asked whether the service is up."""
 
-    def __call__(self) -> Result: ...
+    def __call__(self) -> Result:
+        """Ask once, and block for the answer. Raises `Stopped`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,42 @@ class Target:
 
 def new_probe(target: Target, bounds: Bounds) -> Probe:
     """Return the probe for the URL's scheme; it blocks up to the target's timeout."""
-    once = _tcp(target) if target.url.scheme == "tcp" else _http(target)
+    ask = _Tcp(target).ask if target.url.scheme == "tcp" else _Http(target).ask
+    return _Bounded(ask, target.timeout, bounds)
 
-    def probe() -> Result:
+
+class _Bounded:
+    """A probe of any kind, within its deadline: what fails there is a result, too."""
+
+    def __init__(
+        self, ask: Callable[[], Result], timeout: float, bounds: Bounds
+    ) -> None:
+        self._ask = ask
+        self._timeout = timeout
+        self._bounds = bounds
+
+    def __call__(self) -> Result:
         try:
-            ok, reason = bounded(once, target.timeout, bounds, waits=True)
+            ok, reason = bounded(self._ask, self._timeout, self._bounds, waits=True)
         except TimeoutError:
-            ok, reason = False, f"no answer within {format_duration(target.timeout)}"
+            ok, reason = False, f"no answer within {format_duration(self._timeout)}"
         except (LocalLack, OSError) as error:
             ok, reason = _failed(error)
         return Result(ok, printable(reason, LONGEST_REASON))
 
-    return probe
 
+class _Tcp:
+    """Up if the port accepts a connection, and keeps it for a moment."""
 
-def _tcp(target: Target) -> Callable[[], Result]:
-    host, port = target.url.host, target.url.port
+    def __init__(self, target: Target) -> None:
+        self._target = target
 
-    def once() -> Result:
-        deadline = now() + target.timeout
+    def ask(self) -> Result:
+        """Connect once; raises TimeoutError."""
+        url, timeout = self._target.url, self._target.timeout
+        deadline = now() + timeout
         try:
-            with connect(host, port or 0, target.timeout) as sock:
+            with connect(url.host, url.port or 0, timeout) as sock:
                 ended = ended_by_peer(sock, min(LOOK, (deadline - now()) / 2))
                 return Result(ended is None, ended or "accepts connections")
         except TimeoutError:
@@ -84,34 +101,37 @@ def _tcp(target: Target) -> Callable[[], Result]:
         except OSError as error:
             return _failed(error)
 
-    return once
 
+class _Http:
+    """Up if the answer is a 2xx, to the end of its body."""
 
-def _failed(error: BaseException) -> Result:
-    """Blame this machine where it is this one that lacks something."""
-    return Result(False, str(lack_in(error) or describe(error)))
+    def __init__(self, target: Target) -> None:
+        import urllib3
+        from requests.auth import HTTPBasicAuth
 
+        from service_monitor.net.http import new_session
 
-def _http(target: Target) -> Callable[[], Result]:
-    import requests
-    import urllib3
-    from requests.auth import HTTPBasicAuth
+        # Checking certificates is off only where the user said so, and was warned.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        session = new_session(ca=target.ca, verify=not target.insecure)
+        session.headers.update({"Connection": "close", "Accept": "*/*"})
+        session.headers.update(target.headers)
+        credentials = target.url.credentials
+        session.auth = HTTPBasicAuth(*credentials) if credentials else None
+        self._session = session
+        self._url = carry_zone(target.url.bare)
+        self._timeout = target.timeout
 
-    from service_monitor.net.http import new_session
+    def ask(self) -> Result:
+        """Ask once; raises TimeoutError."""
+        import requests
+        import urllib3
 
-    # Checking certificates is off only where the user said so, and was warned by us.
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    session = new_session(ca=target.ca, verify=not target.insecure)
-    session.headers.update({"Connection": "close", "Accept": "*/*"})
-    session.headers.update(target.headers)
-    url, credentials = carry_zone(target.url.bare), target.url.credentials
-    session.auth = HTTPBasicAuth(*credentials) if credentials else None
-
-    def get() -> Result:
+        session = self._session
         session.close()  # the connection that a server kept in spite of "close"
         try:
             with session.get(
-                url, timeout=target.timeout, allow_redirects=False, stream=True
+                self._url, timeout=self._timeout, allow_redirects=False, stream=True
             ) as answer:
                 _read(answer.raw)
                 reason = f"{answer.status_code} {answer.reason or ''}".strip()
@@ -124,7 +144,10 @@ def _http(target: Target) -> Callable[[], Result]:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return _failed(error)
 
-    return get
+
+def _failed(error: BaseException) -> Result:
+    """Blame this machine where it is this one that lacks something."""
+    return Result(False, str(lack_in(error) or describe(error)))
 
 
 def _read(body: urllib3.BaseHTTPResponse) -> None:

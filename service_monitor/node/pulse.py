@@ -1,4 +1,4 @@
-"""The sign of life of a process: given between two steps, asked for by its sessions."""
+"""The sign of life of `watch` and `run`: without it keepalives and watchdog stop."""
 
 from __future__ import annotations
 

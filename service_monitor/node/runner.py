@@ -1,4 +1,4 @@
-"""Start a command when it is its turn, and stay with it: its lease, health and end."""
+"""Start COMMAND in its turn, and stay with it: its lease, its health, its end."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Runner:
         Where there is no thread for that, wait for one as long as the lease lasts.
         """
         claim: Claim = Held(lease, self._lose) if lease else NothingHeld()
-        trouble = Trouble("trying on")
+        trouble = Trouble("trying again", self._timings)
         while True:
             try:
                 made = Watcher(
@@ -158,7 +158,7 @@ class Runner:
                 if lease is None or now() >= lease.deadline:
                     raise
                 trouble.met(error)
-            self._stop.wait(self._timings.store_retry)
+            self._stop.wait(trouble.pause())
             self._check()
 
     def _start(self, lease: Lease | None, watcher: Watcher) -> Child:
@@ -174,8 +174,9 @@ class Runner:
         # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
         self._ending.forced_after = plan.drain + plan.stop_timeout + ours
-        child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
-        self._ending.last_act, self._ending.pass_on = child.kill, child.send
+        with self._ending.starting():
+            child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
+            self._ending.last_act, self._ending.pass_on = child.kill, child.send
         self._started = watcher
         if self._gone:
             self._lose()

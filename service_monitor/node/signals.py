@@ -83,7 +83,7 @@ def _is_stop(taken: signal.struct_siginfo, ending: Ending) -> bool:
     resized = number == signal.SIGWINCH and taken.si_code > 0
     if number in STOPS or number == ending.also_stops:
         return not resized
-    return not (ending.pass_on(number) or resized)
+    return not (ending.to_command(number) or resized)
 
 
 def for_command(number: int | None) -> int:

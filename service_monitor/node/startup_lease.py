@@ -1,4 +1,4 @@
-"""The startup lease beside the rounds of a watch: seen, kept alive, released or lost.
+"""What each round of a watch does about the startup lease: see, release, log its loss.
 
 Released is what the gate lets through: an acquisition that was seen, after enough
 probes that began since. It is deleted by compare-and-delete on that very acquisition.

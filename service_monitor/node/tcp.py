@@ -14,9 +14,6 @@ from service_monitor.timing import now
 
 LOOK = 0.2
 """Seconds for which the peer has to keep the connection."""
-CONNECTED_INTERVAL = 1.0
-"""Seconds between two probes while this service id holds the startup lease, from the
-first success on: some servers count connections without a word, and lock us out."""
 RESET = "accepted, then reset at once"
 _MOST_RECEIVED = 64 * 1024
 _WORDS = re.compile(r"[^\W_][ -~\w]{3,}")

@@ -18,7 +18,7 @@ from service_monitor.recipes.health import Health
 from service_monitor.recipes.publisher import Publisher, Service
 from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import FAILURES, Trouble
-from service_monitor.records import lease_prefix
+from service_monitor.records import ticket_key
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
@@ -32,8 +32,9 @@ class Rhythm:
     interval: float = 5.0
     rise: int = 1
     fall: int = 2
-    connected: float = TIMINGS.startup_interval
-    """While this service id holds the startup lease, after a success."""
+    sparing: bool = False
+    """Whether to probe less often while this service id holds the startup lease, from
+    the first success on."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class Watcher:
         self._stop = bounds.stop
         self._timings = timings
         self._health = Health(rhythm.rise, rhythm.fall)
-        self._trouble = Trouble("probing on")
+        self._trouble = Trouble("still probing", timings)
         self._logged = False
         self._publisher = Publisher(store, service, pulse.vouch, pulse.beat)
-        key = lease_prefix(service.label) + service.service_id
+        key = ticket_key(service.label, service.service_id)
         self.lease = StartupLease(store, key, claim, self._health, self._trouble, pulse)
 
     @property
@@ -169,10 +170,12 @@ class Watcher:
         interval, timings = self._rhythm.interval, self._timings
         if self.lease.seen:
             well = ok or self._health.up
-            hurry = self._rhythm.connected if well else timings.startup_interval
-            return min(interval, hurry)
+            spare = well and self._rhythm.sparing
+            return min(
+                interval, timings.connected if spare else timings.startup_interval
+            )
         if self._trouble.failure:
-            return min(interval, timings.store_retry)
+            return min(interval, self._trouble.pause())
         return interval
 
     def _pause(self, until: float) -> None:
@@ -186,7 +189,7 @@ class Watcher:
             try:
                 self._store.wait(lease.key, lease.snapshot, left)
             except FAILURES:  # the next round tells whether the store serves us
-                stop.wait(min(self._timings.store_retry, left))
+                stop.wait(min(self._trouble.pause(), left))
             self._pulse.beat()
             if until - now() > pace and lease.look():
                 return

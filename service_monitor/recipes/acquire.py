@@ -1,5 +1,4 @@
-"""Wait for the lease: drive a contender, through outages and signals, to one
-deadline."""
+"""Wait for the lease: let a contender step until it has it, up to one deadline."""
 
 from __future__ import annotations
 
@@ -79,7 +78,7 @@ class _Acquiring:
         self._arrival = arrival
         self._contender = contender
         self._timings = timings
-        self._trouble = Trouble("trying on", timings, refusal_ends=True)
+        self._trouble = Trouble("trying again", timings, refusal_ends=True)
         self._log = WaitLog(request, self._trouble)
 
     def until_granted(self, timeout: float) -> Lease:
@@ -140,7 +139,7 @@ class _Acquiring:
         """
         stop, timings = self._bounds.stop, self._timings
         end = min(now() + timings.sign_of_life, (now() + lease.end) / 2)
-        trouble = Trouble("trying on", timings)
+        trouble = Trouble("trying again", timings)
         while now() < end:
             try:
                 with self._bounds.within(end - now()):

@@ -1,4 +1,4 @@
-"""What a start finds of its service id and its cluster before it queues.
+"""Before a start queues: take back its old "up", see who else has its service id.
 
 An "up" of an earlier life is taken back: nobody is to be told to join a node that
 waits. Where there was an earlier life, all nodes may have been killed, and started
@@ -17,15 +17,13 @@ from service_monitor.recipes.discovery import is_joinable
 from service_monitor.recipes.identity import registered_elsewhere
 from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.queue import Entry, Queue
-from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.timings import TIMINGS, USUAL_TTL, Timings
 from service_monitor.records import Record, Registration, hosts_prefix
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 log = logging.getLogger(__name__)
 
-USUAL_TTL = 15.0
-"""Seconds that a registration lives without a keepalive, by default."""
 _NOISE = 2.5
 """Seconds by which a store may be wrong about how long a record has left."""
 
@@ -76,10 +74,14 @@ class Arrival:
             if record.key != request.hosts_key or found is None:
                 continue
             if request.lives_elsewhere(found.host):
-                why = registered_elsewhere(found)
-                key = record.key
                 return Waiting(
-                    queue, 0, snapshot, key, True, self._timings.look_hosts, why
+                    queue,
+                    0,
+                    snapshot,
+                    obstacle=record.key,
+                    gone=True,
+                    look_within=self._timings.look_hosts,
+                    conflict=registered_elsewhere(found),
                 )
             self._crashed = True
             if found.up:

@@ -1,4 +1,4 @@
-"""The startup lease: a queue of tickets, written once over the store primitives.
+"""Decide whether our ticket may become the lease now; a gate before a grant is here.
 
 Rules:
 1. A ticket's place is its index among the live tickets of its label, by `created`. It
@@ -115,7 +115,7 @@ class Contender:
             if outcome.deadline <= self._clock():
                 self.missed()
                 raise Changed
-            self._current_life().let_be()  # the lease lives on without us
+            self._current_life().stop_renewing()  # the lease lives on without us
         return outcome
 
     def _look(self) -> Lease | Waiting | None:
@@ -207,7 +207,7 @@ class Contender:
 
     def _lost(self, life: TicketLife, other: Entry | None) -> None:
         """End a life whose ticket is gone; raise `Replaced` if it is another's now."""
-        life.let_be()
+        life.stop_renewing()
         self._life = None
         if other is not None:
             raise Replaced(

@@ -1,4 +1,4 @@
-"""Whom to join: the hosts that are up, read from records that anybody may write."""
+"""Which hosts are up: read from the registrations, which anybody may write."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _until_up(
     timings: Timings,
 ) -> list[str]:
     deadline = now() + timeout
-    trouble = Trouble("trying on", timings, refusal_ends=True)
+    trouble = Trouble("trying again", timings, refusal_ends=True)
     warned: set[str] = set()
     while True:
         hosts: list[str] = []

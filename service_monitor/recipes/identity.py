@@ -1,4 +1,4 @@
-"""Which host has a service id: one starts anew there, and other hosts wait for it.
+"""Say when a service id is used on two hosts, and that one of them waits.
 
 No I/O. Nothing is resolved: two spellings of one address are one host, a name and an
 address are two.

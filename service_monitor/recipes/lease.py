@@ -1,4 +1,4 @@
-"""The lease as values: what is asked for, what was granted, what to wait for."""
+"""The values of the lease: a request, a granted lease, a reason to wait."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from service_monitor.recipes.health import Health
 from service_monitor.recipes.identity import registered_elsewhere, same_host
 from service_monitor.recipes.release import remove_own
 from service_monitor.recipes.session import Session
+from service_monitor.recipes.timings import USUAL_TTL
 from service_monitor.recipes.trouble import FAILURES
 from service_monitor.records import (
     Record,
@@ -39,7 +40,7 @@ class Service:
     label: str
     service_id: str
     host: str
-    ttl: float = 15.0
+    ttl: float = USUAL_TTL
     info: dict[str, Any] = field(default_factory=dict)
     port: int | None = None
 

@@ -1,4 +1,4 @@
-"""The queue as one snapshot shows it: places, holders, slots.
+"""Read the queue from one snapshot: places, holders, slots; decides nothing.
 
 No I/O.
 """

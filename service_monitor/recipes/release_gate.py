@@ -1,4 +1,4 @@
-"""When `watch` may release the lease: after successes of probes begun since it saw it.
+"""Whether `watch` may release the lease yet: enough good probes since it saw it.
 
 No I/O.
 """

@@ -1,4 +1,4 @@
-"""What a wait for the lease reports to, as far as the recipes know it."""
+"""The protocol of what is told how a wait goes: recipes know no notifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look again where a record changed between a look and the write that rests on it."""
+"""Look again when a record has changed between a look and our write."""
 
 from __future__ import annotations
 

@@ -6,14 +6,9 @@ import math
 import threading
 from collections.abc import Callable
 
-from service_monitor.errors import (
-    Conflict,
-    LocalLack,
-    RecordGone,
-    Stopped,
-    StoreError,
-)
+from service_monitor.errors import Conflict, RecordGone, Stopped
 from service_monitor.net.lacks import start_thread
+from service_monitor.recipes.trouble import FAILURES
 from service_monitor.records import Record
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
@@ -106,7 +101,7 @@ class Session:
                 pause, failed, self.trouble = period, False, ""
             except (RecordGone, Conflict):
                 self._ended.set()
-            except (StoreError, LocalLack, Stopped) as error:
+            except (*FAILURES, Stopped) as error:
                 self.trouble = str(error)
                 # Hurry: the ttl is running.
                 failed, pause = self._may_live, period / RENEWALS

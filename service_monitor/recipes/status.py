@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,18 +15,60 @@ from service_monitor.stores.base import Store
 from service_monitor.text import printable
 from service_monitor.timing import format_duration
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True)
+class ServiceRow:
+    """A registered service; its fields are those of the JSON, in their order."""
+
+    label: str
+    service_id: str
+    host: str
+    port: int | None
+    state: str
+    since: str
+    reason: str
+    info: dict[str, Any]
 
 
-def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
-    """Return the services and leases of one label, or with None of all labels.
+@dataclass(frozen=True)
+class LeaseRow:
+    """A holder or a waiter; its fields are those of the JSON, in their order.
 
     `age` is in seconds by the wall clocks of two machines, so it is for people;
-    `seconds_left` is by the store's clock. Makes one call to the store, and one more
-    for each ticket. Raises `StoreError`.
+    `seconds_left` is by the store's clock.
+    """
+
+    label: str
+    service_id: str
+    host: str
+    state: str
+    position: int
+    since: str
+    age: float | None
+    seconds_left: float
+    token: int | None
+    slots: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the store says at one moment."""
+
+    services: list[ServiceRow]
+    leases: list[LeaseRow]
+
+    def for_json(self) -> dict[str, list[dict[str, Any]]]:
+        """Return it as what JSON can hold."""
+        # Not `asdict`: it copies `info`, however deeply somebody nested that.
+        return {name: [vars(row) for row in rows] for name, rows in vars(self).items()}
+
+
+def gather(store: Store, label: str | None) -> Status:
+    """Return the services and leases of one label, or with None of all labels.
+
+    Makes one call to the store, and one more for each ticket. Raises `StoreError`.
     """
     snapshot = store.list(f"{label.lower()}/" if label else "")
-    services: list[Row] = []
     registered: list[Record] = []
     tickets: dict[str, list[Record]] = {}
     for record in snapshot.records:
@@ -33,34 +77,46 @@ def gather(store: Store, label: str | None) -> dict[str, list[Row]]:
             tickets.setdefault(name, []).append(record)
         elif kind == "hosts":
             registered.append(record)
-    for record, found in registrations(registered):
-        fields = "service_id", "host", "port", "state", "since", "reason", "info"
-        name, _, _ = key_parts(record.key)
-        services.append({"label": name} | {f: getattr(found, f) for f in fields})
-    services.sort(key=lambda row: (row["label"], natural(row["service_id"])))
-    leases: list[Row] = []
+    leases: list[LeaseRow] = []
     for name in sorted(tickets):
         queue = read_queue(Snapshot(tuple(tickets[name])))
         warn_of_strangers(queue, set())
         entries = queue.holders + queue.waiters
         leases += [_lease_row(store, name, queue, entry) for entry in entries]
-    return {"services": services, "leases": leases}
+    return Status(_service_rows(registered), leases)
 
 
-def _lease_row(store: Store, label: str, queue: Queue, entry: Entry) -> Row:
+def _service_rows(registered: Iterable[Record]) -> list[ServiceRow]:
+    rows = [
+        ServiceRow(
+            label=key_parts(record.key)[0],
+            service_id=found.service_id,
+            host=found.host,
+            port=found.port,
+            state=found.state,
+            since=found.since,
+            reason=found.reason,
+            info=found.info,
+        )
+        for record, found in registrations(registered)
+    ]
+    return sorted(rows, key=lambda row: (row.label, natural(row.service_id)))
+
+
+def _lease_row(store: Store, label: str, queue: Queue, entry: Entry) -> LeaseRow:
     ticket, record = entry.ticket, entry.record
-    return {
-        "label": label,
-        "service_id": ticket.service_id,
-        "host": ticket.host if is_host(ticket.host) else "?",
-        "state": ticket.state,
-        "position": 0 if ticket.held else queue.position(record.key),
-        "since": ticket.since,
-        "age": _age(ticket.since),
-        "seconds_left": round(store.time_left(record), 1),
-        "token": record.version if ticket.held else None,
-        "slots": ticket.slots,
-    }
+    return LeaseRow(
+        label=label,
+        service_id=ticket.service_id,
+        host=ticket.host if is_host(ticket.host) else "?",
+        state=ticket.state,
+        position=0 if ticket.held else queue.position(record.key),
+        since=ticket.since,
+        age=_age(ticket.since),
+        seconds_left=round(store.time_left(record), 1),
+        token=record.version if ticket.held else None,
+        slots=ticket.slots,
+    )
 
 
 def _age(since: str) -> float | None:
@@ -74,30 +130,30 @@ def _age(since: str) -> float | None:
     return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
 
 
-def render(status: dict[str, list[Row]]) -> str:
+def render(status: Status) -> str:
     """Lay the status out as two tables."""
     services = [
         [
-            r["label"],
-            r["service_id"],
-            with_port(r["host"], r.get("port")),
-            r["state"],
-            r["since"],
-            r["reason"],
+            row.label,
+            row.service_id,
+            with_port(row.host, row.port),
+            row.state,
+            row.since,
+            row.reason,
         ]
-        for r in status["services"]
+        for row in status.services
     ]
     leases = [
         [
-            r["label"],
-            "held" if r["state"] == "held" else f"position {r['position']}",
-            r["service_id"],
-            r["host"],
-            "?" if r["age"] is None else format_duration(r["age"]),
-            format_duration(r["seconds_left"]),
-            "" if r["token"] is None else str(r["token"]),
+            row.label,
+            "held" if row.state == "held" else f"position {row.position}",
+            row.service_id,
+            row.host,
+            "?" if row.age is None else format_duration(row.age),
+            format_duration(row.seconds_left),
+            "" if row.token is None else str(row.token),
         ]
-        for r in status["leases"]
+        for row in status.leases
     ]
     heads = (
         ["LABEL", "SERVICE", "HOST", "STATE", "SINCE", "REASON"],

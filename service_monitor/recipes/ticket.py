@@ -1,4 +1,4 @@
-"""One ticket of ours, from before its first write until it is lost or taken back."""
+"""Write one ticket of ours, keep it alive, take it or take it back."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class TicketLife:
     def keep_alive(self, record: Record) -> Session:
         """Let the waiting ticket be renewed, as the record that was just read."""
         if self._session is None or not self._session.keeps(record):
-            self.let_be()
+            self.stop_renewing()
             self._session = self._new_session(self._store, record, self._waiter_ttl)
         return self._session
 
-    def let_be(self) -> None:
+    def stop_renewing(self) -> None:
         """Renew it no more; it stays for what is left of its ttl. Never blocks."""
         if self._session is not None:
             self._session.end()
@@ -116,7 +116,7 @@ class TicketLife:
 
     def take_back(self) -> None:
         """Remove the ticket or lease, also one whose write was never confirmed."""
-        self.let_be()
+        self.stop_renewing()
         remove_own(self._store, self._request.key, self._nonce)
 
     def _trying(self) -> float:

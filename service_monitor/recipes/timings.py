@@ -1,8 +1,11 @@
-"""How often to look and to try again, in seconds; tests make shorter ones."""
+"""All pauses and lives that no option sets, in seconds; tests make shorter ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+USUAL_TTL = 15.0
+"""A registration lives so long without a keepalive, where --ttl does not say it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Timings:
     """Between two tries during an outage, of all but waiters in the queue."""
     startup_interval: float = 0.25
     """Between two probes while this service id holds the startup lease."""
+    connected: float = 1.0
+    """The same with tcp://, from the first success on: some servers count connections
+    without a word, and lock us out."""
 
 
 TIMINGS = Timings()

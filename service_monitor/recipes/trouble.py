@@ -1,4 +1,4 @@
-"""Failures of a store or a machine that are waited out: logged once, flagged, paced."""
+"""Wait out the failures of a store: logged once, flagged, with growing pauses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import random
 
 from service_monitor.errors import LocalLack, StoreError, StoreRefused
-from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.timings import Timings
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,15 @@ def failure_text(error: Failure) -> str:
 class Trouble:
     """Takes note of failures, and logs each kind in a row once, and their end.
 
-    `meanwhile` is what goes on, such as "trying on". With `refusal_ends` a store that
-    refuses us before it ever `served` us is not waited for: no waiting lifts that.
+    `meanwhile` is what is done about them, such as "trying again". With `refusal_ends`
+    a store that refuses us before it ever `served` us is not waited for: no waiting
+    lifts that.
     """
 
     def __init__(
         self,
         meanwhile: str,
-        timings: Timings = TIMINGS,
+        timings: Timings,
         *,
         refusal_ends: bool = False,
     ) -> None:

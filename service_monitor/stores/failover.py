@@ -44,9 +44,9 @@ class Failover:
         """
         deadline, first, count = now() + seconds, self._good, len(self._endpoints)
         failures, refused = [], 0
-        for turn in range(count):
-            index = (first + turn) % count
-            share = (deadline - now()) / (count - turn)
+        for tried in range(count):
+            index = (first + tried) % count
+            share = (deadline - now()) / (count - tried)
             if share <= 0:
                 break
             try:

@@ -24,7 +24,7 @@ PREFIX = r"(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*/?"
 class StoreURL:
     """The parts of a store's URL, its escapes decoded.
 
-    `places` is what stands between // and the path, such as hosts or a table; `shown`
+    `places` is what stands between // and the path, such as hosts or a table; `masked`
     the URL without its password.
     """
 
@@ -34,11 +34,11 @@ class StoreURL:
     user: str | None
     password: str = field(repr=False)
     options: Mapping[str, str]
-    shown: str
+    masked: str
 
     def wrong(self, what: str) -> ConfigError:
         """Return the error that says what is wrong with this URL."""
-        return _wrong(self.shown, what)
+        return _wrong(self.masked, what)
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Grammar:
 
     def parse(self, text: str) -> StoreURL:
         """Split a URL. Raises `ConfigError`, which never shows its password."""
-        shown = mask_url(text)
+        masked = mask_url(text)
         parts = _PARTS.fullmatch(text)
         if parts is None or not self._fits(text, parts):
-            raise _wrong(shown, self.form)
+            raise _wrong(masked, self.form)
         try:
             user, password = _user(parts["user"])
             return StoreURL(
@@ -72,10 +72,10 @@ class Grammar:
                 user=user,
                 password=password,
                 options=self._options(parts["options"] or ""),
-                shown=shown,
+                masked=masked,
             )
         except ValueError as error:
-            raise _wrong(shown, str(error)) from None
+            raise _wrong(masked, str(error)) from None
 
     def _fits(self, text: str, parts: re.Match[str]) -> bool:
         plain = text.isascii() and text.isprintable() and " " not in text
@@ -113,6 +113,6 @@ def _user(given: str | None) -> tuple[str | None, str]:
     return unescape(user), unescape(password)
 
 
-def _wrong(shown: str, what: str) -> ConfigError:
+def _wrong(masked: str, what: str) -> ConfigError:
     gap = "" if what.startswith(":") else " "
-    return ConfigError(f"store {quoted(shown)}{gap}{what}")
+    return ConfigError(f"store {quoted(masked)}{gap}{what}")

@@ -1,4 +1,4 @@
-"""What time a store has it, known from the whole seconds that its answers are dated by.
+"""What time it is for DynamoDB, by the Date headers of its answers.
 
 No wall clock of this machine is read. One answer tells the store's time to a second and
 the round trip; each further one narrows that down. Whoever compares times takes the

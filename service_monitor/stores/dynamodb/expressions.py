@@ -23,6 +23,11 @@ def setting(changes: Item, condition: str, values: Item) -> dict[str, Any]:
     return parts
 
 
+def any_item() -> dict[str, Any]:
+    """Return a condition that always holds, also where there is no item."""
+    return expressions("attribute_not_exists(#never)", {})
+
+
 def expressions(
     condition: str, values: Item, kind: str = "ConditionExpression"
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How long records live in DynamoDB, by the store's time and by our own clock.
+"""When a record of DynamoDB ends, by that time and by our own clock.
 
 A record carries two ends: until the first it surely lives, after the second it is
 surely dead, by the bounds that its writer knew of the store's time.

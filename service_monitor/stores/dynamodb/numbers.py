@@ -13,8 +13,8 @@ from typing import Any
 from service_monitor.stores.dynamodb.exchange import Exchange, Unmet
 from service_monitor.stores.dynamodb.expressions import (
     Item,
+    any_item,
     as_number,
-    expressions,
     setting,
 )
 from service_monitor.stores.dynamodb.items import PARTITION, SORT, Items
@@ -58,8 +58,7 @@ class Numbers:
         changes = {"last_label": address[PARTITION], "last_key": address[SORT]}
         items = [{"Update": self._count(number, changes)}, write]
         if last and last != address:
-            anything = expressions("attribute_not_exists(#never)", {})
-            check = {"Key": last} | self._items.table | anything
+            check = {"Key": last} | self._items.table | any_item()
             items.append({"ConditionCheck": check})
         sent, self._unanswered = exchange.sent, number
         try:

@@ -57,6 +57,7 @@ class DynamoStore:
 
     @primitive
     def create(self, key: str, value: str, ttl: float) -> Record:
+        """Put an item, and take a number, in one transaction."""
         exchange = self._begin()
         while True:
             asked = now()
@@ -82,6 +83,7 @@ class DynamoStore:
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
+        """Change the item, and take a number, in one transaction."""
         exchange = self._begin()
         while True:
             asked = now()
@@ -102,6 +104,7 @@ class DynamoStore:
 
     @primitive
     def keep_alive(self, record: Record, ttl: float) -> Record:
+        """Move the ends of the item; takes no number."""
         exchange = self._begin()
         if not self._clock.known:
             self._numbers.next(exchange)  # for the time that its answer tells
@@ -118,6 +121,7 @@ class DynamoStore:
 
     @primitive
     def delete(self, record: Record) -> None:
+        """Delete the item if its numbers are as read."""
         exchange = self._begin()
         condition = expressions(_UNCHANGED, identity(record))
         try:
@@ -129,6 +133,7 @@ class DynamoStore:
 
     @primitive
     def list(self, prefix: str) -> Snapshot:
+        """Query with consistent reads; an item that is dead is deleted first."""
         exchange = self._begin()
         self._numbers.settle(exchange)
         found = (self._alive(exchange, item) for item in self._read(exchange, prefix))
@@ -140,6 +145,7 @@ class DynamoStore:
     def wait(
         self, prefix: str, since: Snapshot, timeout: float, *, gone: bool = False
     ) -> None:
+        """List again and again, as often as `looks` has it."""
         stop = self._bounds.stop
         deadline, pause = now() + timeout, interval(prefix, since, timeout)
         before = {r.created: r.version for r in since.records if matches(prefix, r.key)}
@@ -163,6 +169,7 @@ class DynamoStore:
 
     @primitive
     def time_left(self, record: Record) -> float:
+        """Return the seconds that it surely has left."""
         exchange = self._begin()
         item = self._item(exchange, record.key)
         found = item and self._alive(exchange, item)
@@ -172,10 +179,12 @@ class DynamoStore:
 
     @primitive
     def local_address(self) -> str:
+        """Return the address that reaches DynamoDB; looks for credentials."""
         failover = Failover([self._aws.endpoint(self._bounds.time_left())])
         return failover.local_address(self._bounds.time_left(), self._bounds)
 
     def close(self) -> None:
+        """End the connections; sends nothing."""
         self._aws.close()
 
     def _begin(self) -> Exchange:

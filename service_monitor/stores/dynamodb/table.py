@@ -17,7 +17,7 @@ from service_monitor.stores.dynamodb.aws import Aws
 from service_monitor.stores.dynamodb.exchange import Exchange
 from service_monitor.stores.dynamodb.items import PARTITION, SORT, TTL
 from service_monitor.stores.dynamodb.place import DynamoPlace
-from service_monitor.stores.dynamodb.transactions import ask
+from service_monitor.stores.dynamodb.transactions import require_transactions
 from service_monitor.stores.primitive import primitive
 from service_monitor.timing import now
 
@@ -119,7 +119,7 @@ class _Table:
     @primitive
     def _check_transactions(self) -> None:
         counter = {PARTITION: {"S": "#"}, SORT: {"S": "counter"}}
-        ask(self._exchange(), self._name | {"Key": counter})
+        require_transactions(self._exchange(), self._name | {"Key": counter})
 
     @primitive
     def _describe(self) -> dict[str, Any] | None:

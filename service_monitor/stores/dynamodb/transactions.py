@@ -11,7 +11,7 @@ from typing import Any
 
 from service_monitor.errors import StoreRefused
 from service_monitor.stores.dynamodb.exchange import Exchange, Unmet
-from service_monitor.stores.dynamodb.expressions import expressions
+from service_monitor.stores.dynamodb.expressions import any_item
 from service_monitor.stores.dynamodb.refusals import UnknownOperation
 
 BY_TRANSACTION = "last_key"
@@ -31,17 +31,16 @@ class Transactions:
             return
         found = exchange("get_item", ConsistentRead=True, **self._at_counter)
         if BY_TRANSACTION not in found.get("Item", {}):
-            ask(exchange, self._at_counter)
+            require_transactions(exchange, self._at_counter)
         self.known = True
 
 
-def ask(exchange: Exchange, at_counter: dict[str, Any]) -> None:
+def require_transactions(exchange: Exchange, at_counter: dict[str, Any]) -> None:
     """Send a transaction that writes nothing.
 
     Raises `UnknownOperation`; any other answer shows that transactions are known there.
     """
-    anything = expressions("attribute_not_exists(#never)", {})
-    check = {"ConditionCheck": at_counter | anything}
+    check = {"ConditionCheck": at_counter | any_item()}
     try:
         with suppress(Unmet):
             exchange("transact_write_items", TransactItems=[check])

@@ -1,4 +1,4 @@
-"""What an answer that is no success means: try later, or never like this.
+"""Judge an answer of etcd that is no success: try later, or never like this.
 
 No I/O. A refusal is what no waiting ends; all else is an outage. Both show the words
 that came, cut and made printable.

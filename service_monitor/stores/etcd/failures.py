@@ -1,4 +1,4 @@
-"""The ways an etcd fails us, by what may help: another address, a login, or waiting."""
+"""The errors of an etcd, by what may mend them: another address, a login, waiting."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CannotSend(Exception):
 
 
 @contextmanager
-def sending() -> Iterator[None]:
+def library_call() -> Iterator[None]:
     """Tell what a library refuses to send from a mistake of ours in reading answers.
 
     Raises `CannotSend` for a ValueError, which libraries let through.

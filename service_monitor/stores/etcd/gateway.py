@@ -1,4 +1,4 @@
-"""The JSON gateways of one etcd: all its endpoints, and a user's login."""
+"""Ask the gateways of one etcd in turn, logged in as a user where there is one."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ restarted. So the other way is tried, once, where etcd has never answered.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 
 from service_monitor.errors import Stopped
@@ -20,27 +19,19 @@ LONGEST = 1.0
 """Seconds that it may take."""
 
 
-def asks_for_the_other_kind(
-    endpoint: Endpoint, deadline: float, bounds: Bounds
-) -> Callable[[], bool]:
-    """Return the question; asking it blocks up to `LONGEST` or the deadline."""
-
-    def ask() -> bool:
-        seconds = min(LONGEST, deadline - now())
-        with suppress(OSError, Stopped):
-            return bounded(
-                lambda: is_of_the_other_kind(endpoint, seconds), seconds, bounds
-            )
-        return False
-
-    return ask
-
-
-def is_of_the_other_kind(endpoint: Endpoint, seconds: float) -> bool:
+def is_of_the_other_kind(endpoint: Endpoint, deadline: float, bounds: Bounds) -> bool:
     """Tell whether it speaks TLS although it is named as a plain one, or the reverse.
 
-    True only if it surely does: it spoke TLS to us, or answered HTTP with 200.
+    True only if it surely does: it spoke TLS to us, or answered HTTP with 200. Blocks
+    up to `LONGEST`, or the deadline (seconds of `timing.now`).
     """
+    seconds = min(LONGEST, deadline - now())
+    with suppress(OSError, Stopped):
+        return bounded(lambda: _speaks_it(endpoint, seconds), seconds, bounds)
+    return False
+
+
+def _speaks_it(endpoint: Endpoint, seconds: float) -> bool:
     try:
         with connect(endpoint.host, endpoint.port, seconds) as sock:
             if endpoint.scheme == "http":

@@ -1,9 +1,10 @@
-"""One request to the JSON gateway of one etcd: sent, its answer judged and read."""
+"""Send one request to one gateway of etcd, and have its answer judged and read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from service_monitor.errors import StoreError, describe
@@ -19,9 +20,14 @@ from service_monitor.stores.etcd.answers import (
     refusal,
 )
 from service_monitor.stores.etcd.api import V3
-from service_monitor.stores.etcd.failures import CannotSend, DeadToken, Outage, sending
+from service_monitor.stores.etcd.failures import (
+    CannotSend,
+    DeadToken,
+    Outage,
+    library_call,
+)
 from service_monitor.stores.etcd.place import Access
-from service_monitor.stores.etcd.port import asks_for_the_other_kind
+from service_monitor.stores.etcd.port import is_of_the_other_kind
 from service_monitor.stores.etcd.reading import NotEtcd, Part, parse
 from service_monitor.stores.etcd.silence import silence
 from service_monitor.timing import now
@@ -132,7 +138,7 @@ class Sender:
     @contextmanager
     def _open(self, request: Request) -> Iterator[Any]:
         seconds = request.seconds
-        with sending():
+        with library_call():
             answer = self._session.post(
                 f"{request.endpoint.url}{request.path}",
                 json=request.body,
@@ -183,7 +189,7 @@ class Sender:
 
     def _silence(self, request: Request, error: BaseException) -> StoreError:
         endpoint = request.endpoint
-        ask = asks_for_the_other_kind(endpoint, request.deadline, self._bounds)
+        ask = partial(is_of_the_other_kind, endpoint, request.deadline, self._bounds)
         known = endpoint in self._known
         return silence(endpoint, error, V3, known=known, other_kind=ask)
 

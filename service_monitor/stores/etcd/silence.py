@@ -1,4 +1,4 @@
-"""Why a connection to an etcd failed: the wrong port, certificates, an outage.
+"""Explain a failed connection to an etcd: wrong port, certificates, or an outage.
 
 What no waiting ends is a refusal, all else an outage.
 """

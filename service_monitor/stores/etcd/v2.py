@@ -48,6 +48,7 @@ class Etcd2Store:
 
     @primitive
     def create(self, key: str, value: str, ttl: float) -> Record:
+        """Write the key with prevExist=false."""
         try:
             node = self._calls.ask(
                 "write",
@@ -66,6 +67,7 @@ class Etcd2Store:
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
+        """Write the key if its modifiedIndex is as read."""
         # A write without ttl would live for ever. Rounded down, so that writing again
         # and again never lengthens a life.
         seconds = max(1, int(self.time_left(record)) - 1) if ttl is None else ttl
@@ -90,6 +92,7 @@ class Etcd2Store:
 
     @primitive
     def keep_alive(self, record: Record, ttl: float) -> Record:
+        """Refresh the ttl, which wakes no watch; the version changes by it."""
         try:
             node = self._calls.ask(
                 "renew a record",
@@ -108,6 +111,7 @@ class Etcd2Store:
 
     @primitive
     def delete(self, record: Record) -> None:
+        """Delete the key if its modifiedIndex is as read."""
         try:
             self._calls.ask(
                 "delete",
@@ -124,6 +128,7 @@ class Etcd2Store:
 
     @primitive
     def list(self, prefix: str) -> Snapshot:
+        """Read with quorum; the cursor is etcd's index."""
         try:
             node = self._read(prefix, recursive=is_everything_below(prefix))
         except etcd.EtcdKeyNotFound as error:
@@ -135,6 +140,7 @@ class Etcd2Store:
     def wait(
         self, prefix: str, since: Snapshot, timeout: float, *, gone: bool = False
     ) -> None:
+        """Watch from the index after the snapshot's, up to an event that counts."""
         index = since.cursor + 1
 
         def watch(client: Any) -> None:
@@ -156,6 +162,7 @@ class Etcd2Store:
 
     @primitive
     def time_left(self, record: Record) -> float:
+        """Return the ttl that the key has left, in whole seconds."""
         try:
             node = self._read(record.key)
         except etcd.EtcdKeyNotFound:
@@ -165,10 +172,12 @@ class Etcd2Store:
 
     @primitive
     def local_address(self) -> str:
+        """Return the address that reaches the endpoint that answers."""
         failover = self._calls.failover
         return failover.local_address(self._bounds.time_left(), self._bounds)
 
     def close(self) -> None:
+        """End the connections of all clients; sends nothing."""
         self._calls.close()
 
     def _key(self, key: str) -> str:

@@ -1,8 +1,9 @@
-"""Calls to etcd v2: a client for each endpoint, failing over, one kind of errors."""
+"""Calls by that client: one for each endpoint, failing over, one kind of errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import etcd
@@ -12,7 +13,7 @@ from service_monitor.net.calls import Bounds, bounded
 from service_monitor.net.connect import connecting_within
 from service_monitor.stores.endpoint import Endpoint
 from service_monitor.stores.etcd.place import Access
-from service_monitor.stores.etcd.port import asks_for_the_other_kind
+from service_monitor.stores.etcd.port import is_of_the_other_kind
 from service_monitor.stores.etcd.v2_client import ERRORS, new_client, translate
 from service_monitor.stores.failover import Failover, RefusedHere
 from service_monitor.timing import now
@@ -109,5 +110,5 @@ class Calls:
             self._access,
             doing,
             known=endpoint in self._known,
-            other_kind=asks_for_the_other_kind(endpoint, deadline, self._bounds),
+            other_kind=partial(is_of_the_other_kind, endpoint, deadline, self._bounds),
         )

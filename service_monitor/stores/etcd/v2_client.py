@@ -1,4 +1,4 @@
-"""python-etcd's client, made to tell etcd's answers from those of anything else.
+"""python-etcd's client, changed to tell etcd's answers from anything else's.
 
 By itself it takes every 404 that is JSON for a key that is not there, and forgets the
 status of what is not JSON: the page of a proxy would read as "nobody is up".
@@ -19,7 +19,7 @@ from service_monitor.stores.base import CALL_TIMEOUT
 from service_monitor.stores.endpoint import Endpoint
 from service_monitor.stores.etcd.answers import foreign, words
 from service_monitor.stores.etcd.api import V2
-from service_monitor.stores.etcd.failures import CannotSend, sending
+from service_monitor.stores.etcd.failures import CannotSend, library_call
 from service_monitor.stores.etcd.place import Access
 from service_monitor.stores.etcd.reading import NotEtcd, Part, as_number, parse
 from service_monitor.stores.etcd.silence import silence
@@ -101,7 +101,7 @@ def new_client(endpoint: Endpoint, access: Access) -> Any:
 
 def _sending(urlopen: Callable[..., Any]) -> Callable[..., Any]:
     def send(*args: Any, **settings: Any) -> Any:
-        with sending():
+        with library_call():
             return urlopen(*args, **settings)
 
     return send

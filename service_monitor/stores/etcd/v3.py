@@ -42,6 +42,8 @@ class Etcd3Store:
 
     @primitive
     def create(self, key: str, value: str, ttl: float) -> Record:
+        """Put it on a lease of its own if its create revision is 0."""
+
         def put(lease: int) -> Record:
             put = {"key": self._key(key), "value": _b64(value), "lease": str(lease)}
             compare = {"key": self._key(key), "target": "CREATE"}
@@ -59,6 +61,8 @@ class Etcd3Store:
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
+        """Put it if both its revisions are as read; with a ttl on a new lease."""
+
         def put(lease: int) -> Record:
             put: dict[str, Any] = {"key": self._key(record.key), "value": _b64(value)}
             put |= {"ignore_lease": True} if ttl is None else {"lease": str(lease)}
@@ -76,12 +80,14 @@ class Etcd3Store:
 
     @primitive
     def keep_alive(self, record: Record, ttl: float) -> Record:
+        """Renew its lease; neither reads nor writes the key."""
         if not self._leases.renew(record.handle):
             raise RecordGone(record.key)
         return record
 
     @primitive
     def delete(self, record: Record) -> None:
+        """Delete the key if both its revisions are as read."""
         request = {"request_delete_range": {"key": self._key(record.key)}}
         found, revision = self._txn(self._unchanged(record), request, record.key)
         if revision is None and found is not None and found.created == record.created:
@@ -89,6 +95,8 @@ class Etcd3Store:
 
     @primitive
     def list(self, prefix: str) -> Snapshot:
+        """Read the range, linearizable; the cursor is etcd's revision."""
+
         def read(answer: Part) -> Snapshot:
             records = tuple(map(self._record, answer.parts("kvs")))
             return Snapshot(records, answer.part("header").number("revision"))
@@ -99,6 +107,7 @@ class Etcd3Store:
     def wait(
         self, prefix: str, since: Snapshot, timeout: float, *, gone: bool = False
     ) -> None:
+        """Watch from the revision after the snapshot's, up to the first event."""
         request = self._range(prefix) | {"start_revision": str(since.cursor + 1)}
         if gone:
             request["filters"] = ["NOPUT"]
@@ -106,15 +115,18 @@ class Etcd3Store:
 
     @primitive
     def time_left(self, record: Record) -> float:
+        """Return what its lease has left, in whole seconds."""
         return self._leases.seconds_left(record.handle)
 
     @primitive
     def local_address(self) -> str:
+        """Return the address that reaches the endpoint that answers."""
         failover = self._gateway.failover
         return failover.local_address(self._bounds.time_left(), self._bounds)
 
     @primitive
     def close(self) -> None:
+        """Revoke leases that carry no record, then end the connections."""
         self._leases.revoke_unused()
         self._gateway.close()
 

@@ -50,6 +50,7 @@ class SqliteStore:
 
     @primitive
     def create(self, key: str, value: str, ttl: float) -> Record:
+        """Insert a row, as `Store.create`."""
         with self._database.transaction() as db:
             if found := self._get(db, key):
                 raise KeyExists(found)
@@ -63,6 +64,7 @@ class SqliteStore:
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
+        """Change the row, as `Store.update`."""
         with self._database.transaction() as db:
             found = self._same(db, record)
             if found.version != record.version:
@@ -80,6 +82,7 @@ class SqliteStore:
 
     @primitive
     def keep_alive(self, record: Record, ttl: float) -> Record:
+        """Move the deadline of the row, as `Store.keep_alive`."""
         with self._database.transaction() as db:
             found = self._same(db, record)
             if found.version != record.version:
@@ -89,6 +92,7 @@ class SqliteStore:
 
     @primitive
     def delete(self, record: Record) -> None:
+        """Delete the row, as `Store.delete`."""
         with self._database.transaction() as db:
             found = self._get(db, record.key)
             if found is None or found.created != record.created:
@@ -99,12 +103,14 @@ class SqliteStore:
 
     @primitive
     def list(self, prefix: str) -> Snapshot:
+        """Read the rows that live by this clock and boot."""
         records = (row.record for row in self._look())
         return Snapshot(tuple(r for r in records if matches(prefix, r.key)))
 
     def wait(
         self, prefix: str, since: Snapshot, timeout: float, *, gone: bool = False
     ) -> None:
+        """Look every `_POLL` seconds, as `Store.wait`."""
         before = {
             (r.created, r.version) for r in since.records if matches(prefix, r.key)
         }
@@ -124,15 +130,18 @@ class SqliteStore:
 
     @primitive
     def time_left(self, record: Record) -> float:
+        """Return how far the deadline is ahead of the machine's clock."""
         for row in self._look(record.key):
             if row.record.created == record.created:
                 return max(0.0, row.deadline - self._clock())
         return 0.0
 
     def local_address(self) -> str:
+        """Return loopback: the machine is the only one there is."""
         return "127.0.0.1"  # one machine, by definition
 
     def close(self) -> None:
+        """Close the file; never waits for other writers."""
         self._database.close()
 
     def _get(self, db: sqlite3.Connection, key: str) -> Record | None:

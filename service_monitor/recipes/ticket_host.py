@@ -1,4 +1,4 @@
-"""Which host a ticket names, and whether that tells this machine from others.
+"""Choose the host that a ticket names where no option says it.
 
 Nobody connects to that host. It is for telling two machines apart that were given one
 service id.
@@ -15,7 +15,7 @@ from service_monitor.net.addresses import is_only_here
 from service_monitor.net.here import is_container
 
 
-def seen_host(
+def ticket_host(
     given: str | None, local_address: Callable[[], str], root: Path = Path("/")
 ) -> tuple[str, bool]:
     """Return the host given, else the address used for the store, else the host name.
