@@ -5,6 +5,8 @@ The contract runs against a real server, in integration/test_dynamodb.py.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from integration.support.stubbed_dynamodb import (
@@ -51,10 +53,12 @@ def test_what_is_out_of_time_is_not_written_any_more(dynamo: StubbedService) -> 
     dynamo.gives("update_item")
     dynamo.store.keep_alive(RECORD, 15)
     update = dynamo.asked[1]["TransactItems"][1]["Update"]
-    for write in update, dynamo.asked[2]:
+    lives = "#dead_after > :now"
+    durable = f"(attribute_not_exists(#dead_after) OR {lives})"
+    for write, living in (update, durable), (dynamo.asked[2], lives):
         condition = write["ConditionExpression"].split(" AND ")
         assert condition[:2] == ["#created = :created", "#version = :version"]
-        assert condition[2:] == ["#dead_after > :now"]
+        assert condition[2:] == [living]
         now_there = float(write["ExpressionAttributeValues"][":now"]["N"]) - EPOCH
         assert now_there < 0.9  # a second later it might be over
 
@@ -162,7 +166,7 @@ def test_a_listing_within_a_prefix_leaves_what_has_none_alone(
     assert [r.value for r in team.store.list("").records] == ["team/es"]
 
 
-@pytest.mark.parametrize("missing", ["value", "created", "dead_after"])
+@pytest.mark.parametrize("missing", ["value", "created", "alive_until", "dead_after"])
 def test_a_strangers_item_is_left_aside_or_told(
     dynamo: StubbedService, missing: str
 ) -> None:
@@ -281,3 +285,23 @@ def test_ends_are_written_wide(dynamo: StubbedService) -> None:
     assert alive <= 15
     assert dead >= 16
     assert int(put["litter_after"]["N"]) > EPOCH + 3600
+
+
+def test_nothing_ends_a_durable_record(dynamo: StubbedService) -> None:
+    """DynamoDB would clean up what is remembered, a day after it was written."""
+    dynamo.finds(COUNTER)
+    dynamo.gives("transact_write_items")
+    record = dynamo.store.create("es/members/a", "v", None)
+    put = dynamo.asked[1]["TransactItems"][1]["Put"]["Item"]
+    assert put.keys() == {"label", "key", "value", "created", "version"}
+    dynamo.finds(put)
+    assert dynamo.store.time_left(record) == math.inf
+    dynamo.finds(COUNTER)
+    dynamo.gives("transact_write_items")
+    dynamo.store.update(record, "w", None)
+    update = dynamo.asked[4]["TransactItems"][1]["Update"]
+    assert (
+        update["UpdateExpression"] == "SET #value = :new_value, #version = :new_version"
+    )
+    dynamo.gives("query", Items=[put])
+    assert [r.value for r in dynamo.store.list("es/members/").records] == ["v"]

@@ -49,18 +49,20 @@ class SqliteStore:
         self._database = Database(path, self._boot, clock, bounds)
 
     @primitive
-    def create(self, key: str, value: str, ttl: float) -> Record:
+    def create(self, key: str, value: str, ttl: float | None) -> Record:
         """Insert a row, as `Store.create`."""
         with self._database.transaction() as db:
             if found := self._get(db, key):
                 raise KeyExists(found)
-            revision, deadline = self._next(db), self._clock() + ttl
-            db.execute(
-                "REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)",
-                (key, value, revision, revision, deadline, self._boot.name),
-            )
-            sqlite_rows.write_span(db, key, deadline, ttl, self._boot)
-        return Record(key, value, revision, revision)
+            sqlite_rows.delete_row(db, key)  # of an earlier boot
+            revision = self._next(db)
+            record = Record(key, value, revision, revision)
+            if ttl is None:
+                sqlite_rows.write_durable(db, record)
+            else:
+                end = self._clock() + ttl
+                sqlite_rows.write_ephemeral(db, record, end, ttl, self._boot)
+        return record
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
@@ -72,11 +74,13 @@ class SqliteStore:
                     return found  # an earlier try of this very call came through
                 raise Conflict(found)
             revision = self._next(db)
-            db.execute(
-                "UPDATE records SET value = ?, version = ? WHERE key = ?",
-                (value, revision, record.key),
-            )
+            for table in ("records", "durable"):  # one of them has it
+                db.execute(
+                    f"UPDATE {table} SET value = ?, version = ? WHERE key = ?",
+                    (value, revision, record.key),
+                )
             if ttl is not None:
+                sqlite_rows.make_ephemeral(db, record.key)
                 self._live(db, record.key, ttl)
         return Record(record.key, value, record.created, revision)
 
@@ -104,8 +108,7 @@ class SqliteStore:
     @primitive
     def list(self, prefix: str) -> Snapshot:
         """Read the rows that live by this clock and boot."""
-        records = (row.record for row in self._look())
-        return Snapshot(tuple(r for r in records if matches(prefix, r.key)))
+        return Snapshot(tuple(row.record for row in self._look(prefix)))
 
     def wait(
         self, prefix: str, since: Snapshot, timeout: float, *, gone: bool = False
@@ -169,15 +172,15 @@ class SqliteStore:
         row = db.execute("SELECT n FROM revision").fetchone()
         return int(row[0])
 
-    def _look(self, key: str | None = None) -> tuple[Row, ...]:
-        """Read the live rows: all, or that of one key."""
+    def _look(self, prefix: str) -> tuple[Row, ...]:
+        """Read the live rows that a prefix means."""
         before = self._clock()
         with self._database.opened() as db:
-            rows = read_rows(db, key)
+            rows = read_rows(db, prefix)
             current = sqlite_rows.is_current(db, self._database.path, self._boot)
         if not current:  # to call what others wrote dead, it has to be
             before = self._clock()
             with self._database.transaction() as db:
-                rows = read_rows(db, key)
+                rows = read_rows(db, prefix)
         after = self._clock()
         return tuple(row for row in rows if row.alive(self._boot, before, after))
