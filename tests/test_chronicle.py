@@ -67,7 +67,7 @@ def test_the_history_goes_on_where_an_earlier_life_ended(
     clock.advance(12.5)
     up(first)
     clock.advance(60)
-    first.end(15, withdrawn=True)
+    first.end("SIGTERM", withdrawn=True)
     second = chronicle(memory, clock, replace(SERVICE, host="host-b", port=None))
     up(second, "204 No Content")
     assert told(memory) == [
@@ -92,7 +92,7 @@ def test_a_service_that_was_never_up_is_not_remembered(
     mine.lost("not renewed in time")
     mine.keep_up()
     mine.ended_by("COMMAND ended with exit code 7")
-    mine.end(None, withdrawn=True)
+    mine.end("", withdrawn=True)
     assert memory.list("").records == ()
 
 
@@ -106,7 +106,7 @@ def test_a_start_that_fails_is_remembered_of_one_that_was_up(
     clock.advance(4)
     mine.lost("not renewed in time")
     mine.ended_by("COMMAND ended with exit code 7")
-    mine.end(15, withdrawn=True)
+    mine.end("SIGTERM", withdrawn=True)
     assert stored(memory).state == "stopped"
     assert told(memory)[1:] == [
         ("lost", "not renewed in time", 4),
@@ -124,7 +124,7 @@ def test_up_is_not_published_unless_it_is_remembered(
     if earlier:
         before = chronicle(memory, clock)
         up(before)
-        before.end(15, withdrawn=True)
+        before.end("SIGTERM", withdrawn=True)
     flaky = FlakyStore(memory, clock)
     mine = chronicle(flaky, clock)
     mine.turned(True, "200 OK")
@@ -193,7 +193,7 @@ def test_however_it_flaps_there_is_a_write_a_second_and_the_last_state_wins(
     clock.advance(1000)
     mine.keep_up()
     assert (len(counting.writes), mine.due_in) == (before, float("inf"))
-    mine.end(15, withdrawn=True)
+    mine.end("SIGTERM", withdrawn=True)
     assert not before or stored(memory).state == "stopped"
     memory.close()
 
@@ -221,7 +221,7 @@ def test_nothing_is_lost_at_a_stop(memory: SqliteStore, clock: Clock) -> None:
     mine.note("released", seconds=2)
     mine.turned(False, "refused")
     mine.ended_by("COMMAND ended with exit code 7")
-    mine.end(None, withdrawn=True)
+    mine.end("", withdrawn=True)
     assert [name for name, *_ in told(memory)] == ["up", "released", "down", "stopped"]
     assert stored(memory).reason == "COMMAND ended with exit code 7"
 
@@ -233,7 +233,7 @@ def test_another_process_of_this_service_id_is_left_alone(
     up(chronicle(memory, clock))
     value = Registration("a", "host-b", "up", "200 OK", "n").to_json()
     memory.create("es/hosts/a", value, 15)
-    chronicle(memory, clock).end(15, withdrawn=False)
+    chronicle(memory, clock).end("SIGTERM", withdrawn=False)
     assert stored(memory).state == "up"
 
 
@@ -244,7 +244,7 @@ def test_a_member_that_was_forgotten_at_the_stop_stays_so(
     mine = chronicle(memory, clock)
     up(mine)
     memory.delete(memory.list(KEY).records[0])
-    mine.end(15, withdrawn=True)
+    mine.end("SIGTERM", withdrawn=True)
     assert memory.list("").records == ()
 
 
@@ -325,7 +325,7 @@ def test_what_is_no_members_record_is_left_alone(
             mine.remember(True)
         clock.advance(5)
         mine.keep_up()
-    mine.end(15, withdrawn=True)
+    mine.end("SIGTERM", withdrawn=True)
     assert memory.list(KEY).records[0].value == value
     (said,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert said.getMessage().startswith(

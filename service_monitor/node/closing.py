@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import Signals
 
 from service_monitor.errors import (
     AcquireTimeout,
@@ -28,9 +29,18 @@ def close(chronicle: Chronicle, bounds: Bounds, *, withdrawn: bool) -> None:
     """
     try:
         with bounds.within(STOP_GRACE):
-            chronicle.end(bounds.stop.signal, withdrawn=withdrawn)
+            chronicle.end(_name(bounds.stop.signal), withdrawn=withdrawn)
     except (*FAILURES, Stopped) as error:
         log.warning("cannot write down how it ended: %s", error)
+
+
+def _name(signal: int | None) -> str:
+    if signal is None:
+        return ""
+    try:
+        return Signals(signal).name
+    except ValueError:  # a real-time one
+        return f"signal {signal}"
 
 
 @contextmanager

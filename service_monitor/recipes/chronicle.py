@@ -17,7 +17,6 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from signal import Signals
 from typing import Literal
 
 from service_monitor.errors import Conflict, KeyExists, RecordGone
@@ -151,17 +150,17 @@ class Chronicle:
         if self.due_in <= 0:
             self._save(creates=True)
 
-    def end(self, signal: int | None, *, withdrawn: bool) -> None:
-        """Write how it ended, if there is a record.
+    def end(self, signal: str, *, withdrawn: bool) -> None:
+        """Write how it ended, if there is a record; `signal` may have asked for that.
 
         Nothing is written where this process had not `withdrawn` a registration of its
         own, and another one lives: another process has the service id.
         """
         if not withdrawn and self._store.list(self._service.key).records:
             return
-        reason = self._why or ("" if signal is None else Signals(signal).name)
         failed = self._why and not self._was_up
-        self.note("failed" if failed else "stopped", reason, self.seconds)
+        event = "failed" if failed else "stopped"
+        self.note(event, self._why or signal, self.seconds)
         self._next_write = -math.inf
         self._save(creates=False)
 
@@ -190,7 +189,7 @@ class Chronicle:
                 self._record, self._unwritten = record, True
                 return
             self._next_write = self._clock() + PACE
-            self._tried = record and record.version, news
+            self._tried = record.version if record else None, news
             record = self._put(record, wanted.to_json())
         self._record, self._written, self._tried = record, wanted, (None, ())
         with self._lock:
