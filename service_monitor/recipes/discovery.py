@@ -63,8 +63,12 @@ def up_hosts(
     As HOST:PORT where one is registered, or `port` is given for those that have none.
     """
     found = registrations(records, warned)
-    places = {(each.host, each.port or port) for _, each in found if each.up}
-    ordered = sorted(places, key=lambda place: (natural(place[0]), place[1] or 0))
+    return in_order((each.host, each.port or port) for _, each in found if each.up)
+
+
+def in_order(places: Iterable[tuple[str, int | None]]) -> list[str]:
+    """Return hosts, or HOST:PORT, each once, naturally sorted."""
+    ordered = sorted(set(places), key=lambda place: (natural(place[0]), place[1] or 0))
     return [with_port(*place) for place in ordered]
 
 
