@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.recipes.member import Event, Member
+from integration.support.members import SINCE, remembered
+from service_monitor.recipes.member import Event
 from service_monitor.recipes.members import (
     UNREADABLE,
     Members,
@@ -27,13 +28,9 @@ from service_monitor.records import (
     ticket_key,
 )
 
-SINCE = "2026-01-02T03:04:05Z"
-
 
 def member(name: str, state: str = "up", label: str = "es", **more: Any) -> Record:
-    fields = {"host": f"host-{name}", "since": SINCE, "reason": "200 OK"} | more
-    value = Member(service_id=name, state=state, **fields)  # type: ignore[arg-type]
-    return Record(member_key(label, name), value.to_json(), 1, 1)
+    return Record(member_key(label, name), remembered(name, state, **more), 1, 1)
 
 
 def alive(name: str, state: str = "up", label: str = "es", **more: Any) -> Record:
@@ -190,7 +187,7 @@ def test_what_is_no_member_is_set_apart(
     assert [each.service_id for each in members.entries] == ["z"]
     assert members.strangers == (record.key,)
     warn_of_foreign(members)
-    said = f"{record.key} is no member: left aside; `forget` removes it"
+    said = f"{record.key} is no member: left aside. To remove it: forget"
     assert caplog.messages == [said]
 
 

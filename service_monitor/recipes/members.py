@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from service_monitor.recipes.discovery import in_order, is_joinable, natural
+from service_monitor.recipes.discovery import Search, in_order, is_joinable, natural
 from service_monitor.recipes.member import Event, Member
-from service_monitor.records import NAME, Record, Registration, Ticket, key_parts
+from service_monitor.records import (
+    NAME,
+    Record,
+    Registration,
+    Ticket,
+    key_parts,
+    label_prefix,
+)
 
 log = logging.getLogger(__name__)
 
@@ -161,5 +168,17 @@ def warn_of_foreign(members: Members, warned: set[str] | None = None) -> None:
             log.warning("%s names no valid host: left aside", key)
     for key in members.strangers:
         if key not in known:
-            log.warning("%s is no member: left aside; `forget` removes it", key)
+            log.warning("%s is no member: left aside. To remove it: forget", key)
     known.update(members.placeless, members.strangers)
+
+
+def search_in(states: Sequence[str], label: str, port: int | None = None) -> Search:
+    """Return the search for the hosts of members in one of these states."""
+
+    def find(records: Iterable[Record], warned: set[str]) -> list[str]:
+        members = read_members(records)
+        warn_of_foreign(members, warned)
+        return members.hosts(states, port)
+
+    said = states[0] if len(states) == 1 else "of any state"
+    return Search(label_prefix(label), said, find)
