@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -39,8 +39,8 @@ def alive(name: str, state: str = "up", label: str = "es", **more: Any) -> Recor
     return Record(registration_key(label, name), value.to_json(), 1, 1)
 
 
-def queued(name: str) -> Record:
-    value = Ticket(name, f"host-{name}", "waiting", "n", 60).to_json()
+def queued(name: str, state: Literal["waiting", "held"] = "waiting") -> Record:
+    value = Ticket(name, f"host-{name}", state, "n", 60).to_json()
     return Record(ticket_key("es", name), value, 1, 1)
 
 
@@ -71,12 +71,12 @@ def test_who_was_stopped_says_so() -> None:
     """Nobody could tell a node taken out on purpose from one that died."""
     entry = only(member("a", "stopped", reason="SIGTERM", port=1, info={"b": 1}))
     assert (entry.state, entry.last_state) == ("gone", "stopped")
-    assert (entry.since, entry.reason) == (SINCE, "SIGTERM")
+    assert (entry.since, entry.reason) == (SINCE, "stopped: SIGTERM")
     assert (entry.host, entry.port, entry.info) == ("host-a", 1, {"b": 1})
 
 
 def test_a_stop_without_a_reason_says_stopped() -> None:
-    """The column would be empty, as if nothing were known."""
+    """The sentence would end in a colon."""
     assert only(member("a", "stopped", reason="")).reason == "stopped"
 
 
@@ -98,10 +98,16 @@ def test_who_died_without_a_reason() -> None:
 
 def test_the_place_in_the_queue_is_known() -> None:
     """Nobody could see that a member which is gone is on its way back."""
-    ticket = only(member("a"), queued("a")).ticket
-    assert ticket is not None
-    assert ticket.state == "waiting"
-    assert only(member("a")).ticket is None
+    stopped = member("a", "stopped", reason="SIGTERM")
+    waiting, starting = (
+        only(stopped, each) for each in (queued("a"), queued("a", "held"))
+    )
+    assert waiting.reason == "stopped: SIGTERM; waits for its turn to start"
+    assert starting.reason == "stopped: SIGTERM; starts now"
+    assert waiting.ticket is not None
+    assert waiting.ticket.state == "waiting"
+    assert only(stopped).ticket is None
+    assert only(stopped, alive("a"), queued("a")).reason == "r"
     assert read_members([queued("a")]).entries == ()
 
 

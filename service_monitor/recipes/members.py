@@ -143,7 +143,7 @@ def _not_seen(
         member.host,
         "down" if unread else "gone",
         member.since,
-        UNREADABLE if unread else _why_gone(member),
+        UNREADABLE if unread else _why_gone(member) + _on_its_way(ticket),
         member.port,
         member.info,
         member,
@@ -154,10 +154,18 @@ def _not_seen(
 def _why_gone(member: Member) -> str:
     """Say how it went: nobody writes a last word for one that died."""
     if member.state == "stopped":
-        return member.reason or "stopped"
-    last = f"last known {member.state} since {member.since}"
-    more = f": {member.reason}" if member.reason else ""
-    return f"died or was cut off; {last}{more}"
+        went = "stopped"
+    else:
+        last = f"last known {member.state} since {member.since}"
+        went = f"died or was cut off; {last}"
+    return f"{went}: {member.reason}" if member.reason else went
+
+
+def _on_its_way(ticket: Ticket | None) -> str:
+    """Say that it comes back: a member that starts anew is not registered yet."""
+    if ticket is None:
+        return ""
+    return "; starts now" if ticket.held else "; waits for its turn to start"
 
 
 def warn_of_foreign(members: Members, warned: set[str] | None = None) -> None:
