@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.durable_contract import *  # noqa: F403
 from integration.support.fakes import Clock
 from integration.support.store_contract import *  # noqa: F403
 from integration.support.store_contract import MakeStore
