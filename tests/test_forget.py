@@ -114,6 +114,11 @@ def test_a_write_meanwhile_is_a_sign_of_life(
 
 def test_whom_to_forget_has_to_be_said(run: Run, store: Store) -> None:
     """The machine on which an operator happens to be would be forgotten."""
-    outcome = run("forget", "--label=es")
+    remember(store, "es-1")
+    env = {"SERVICE_MONITOR_SERVICE_ID": "es-1"}
+    outcome = run("forget", "--label=es", env=env)
     assert outcome.code == 2
     assert error_of(outcome).startswith("--service-id is missing")
+    env = {"SERVICE_MONITOR_FORGET_SERVICE_ID": "es-1"}
+    assert run("forget", "--label=es", env=env).code == 0
+    assert keys(store) == []

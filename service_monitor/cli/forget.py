@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 @options.label
 @option(
     "--service-id",
+    variable="FORGET_SERVICE_ID",  # a node's own name must not say whom to forget
     required=True,
     type=values.NAME_TYPE,
     help="Which member to forget.",
