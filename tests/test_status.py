@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,9 @@ def test_services_with_what_they_publish(store: Store) -> None:
             "since": "2026-01-02T03:04:05Z",
             "reason": "200 OK",
             "info": {"port": 1},
+            "last_state": None,
+            "rank": None,
+            "events": [],
         }
     ]
 
@@ -172,7 +176,8 @@ def test_a_clock_that_is_ahead_gives_no_negative_age(store: Store) -> None:
 def test_the_table(store: Store) -> None:
     """Columns would not line up, and nobody would see who is next."""
     since = "2026-01-02T03:04:05Z"
-    up = ServiceRow("es", "es-1", "10.0.0.1", None, "up", since, "200 OK", {})
+    known: dict[str, Any] = {"info": {}, "last_state": "up", "rank": None, "events": ()}
+    up = ServiceRow("es", "es-1", "10.0.0.1", None, "up", since, "200 OK", **known)
     held = LeaseRow("es", "es-1", "10.0.0.1", "held", 0, since, 75.0, 240, 7, 1)
     waits = replace(held, service_id="elastic-2", state="waiting", position=1)
     waits = replace(waits, age=None, seconds_left=9.5, token=None)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from service_monitor.net.addresses import is_host, with_port
-from service_monitor.recipes.discovery import natural, registrations
+from service_monitor.recipes.member import Event
+from service_monitor.recipes.members import Remembered, read_members, warn_of_foreign
 from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
-from service_monitor.records import Record, Snapshot, key_parts
+from service_monitor.records import Record, Snapshot, key_parts, label_prefix
 from service_monitor.stores.base import Store
 from service_monitor.text import printable
 from service_monitor.timing import format_duration
 
+LONGEST = 300
+"""Characters of a cell: what other tools wrote must not fill the memory either."""
+MOST_SECONDS = 1e10
+"""What took longer is no duration, but a foreign record's number."""
+
 
 @dataclass(frozen=True)
 class ServiceRow:
-    """A registered service; its fields are those of the JSON, in their order."""
+    """A registered service, or a member that is gone.
+
+    Its fields are those of the JSON, in their order.
+    """
 
     label: str
     service_id: str
@@ -28,6 +36,14 @@ class ServiceRow:
     since: str
     reason: str
     info: dict[str, Any]
+    last_state: str | None
+    rank: str | None
+    events: tuple[Event, ...]
+
+    def for_json(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        # Not `asdict`: it copies `info`, however deeply somebody nested that.
+        return vars(self) | {"events": [vars(event) for event in self.events]}
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,10 @@ class Status:
 
     def for_json(self) -> dict[str, list[dict[str, Any]]]:
         """Return it as what JSON can hold."""
-        # Not `asdict`: it copies `info`, however deeply somebody nested that.
-        return {name: [vars(row) for row in rows] for name, rows in vars(self).items()}
+        return {
+            "services": [row.for_json() for row in self.services],
+            "leases": [vars(row) for row in self.leases],
+        }
 
 
 def gather(store: Store, label: str | None) -> Status:
@@ -68,39 +86,44 @@ def gather(store: Store, label: str | None) -> Status:
 
     Makes one call to the store, and one more for each ticket. Raises `StoreError`.
     """
-    snapshot = store.list(f"{label.lower()}/" if label else "")
-    registered: list[Record] = []
+    snapshot = store.list(label_prefix(label) if label else "")
+    members = read_members(snapshot.records)
+    warn_of_foreign(members)
     tickets: dict[str, list[Record]] = {}
     for record in snapshot.records:
         name, kind, _ = key_parts(record.key)
         if kind == "lease":
             tickets.setdefault(name, []).append(record)
-        elif kind == "hosts":
-            registered.append(record)
     leases: list[LeaseRow] = []
     for name in sorted(tickets):
         queue = read_queue(Snapshot(tuple(tickets[name])))
         warn_of_strangers(queue, set())
         entries = queue.holders + queue.waiters
         leases += [_lease_row(store, name, queue, entry) for entry in entries]
-    return Status(_service_rows(registered), leases)
+    return Status([*map(_service_row, members.entries)], leases)
 
 
-def _service_rows(registered: Iterable[Record]) -> list[ServiceRow]:
-    rows = [
-        ServiceRow(
-            label=key_parts(record.key)[0],
-            service_id=found.service_id,
-            host=found.host,
-            port=found.port,
-            state=found.state,
-            since=found.since,
-            reason=found.reason,
-            info=found.info,
-        )
-        for record, found in registrations(registered)
-    ]
-    return sorted(rows, key=lambda row: (row.label, natural(row.service_id)))
+def _service_row(service: Remembered) -> ServiceRow:
+    return ServiceRow(
+        label=service.label,
+        service_id=service.service_id,
+        host=service.host,
+        port=service.port,
+        state=service.state,
+        since=service.since,
+        reason=service.reason,
+        info=service.info,
+        last_state=service.last_state,
+        rank=service.member.rank if service.member else None,
+        events=tuple(map(_shown, service.events)),
+    )
+
+
+def _shown(event: Event) -> Event:
+    """Leave out a time that is none."""
+    took = event.seconds
+    is_time = took is not None and 0 <= took < MOST_SECONDS
+    return event if is_time else replace(event, seconds=None)
 
 
 def _lease_row(store: Store, label: str, queue: Queue, entry: Entry) -> LeaseRow:
@@ -130,15 +153,15 @@ def _age(since: str) -> float | None:
     return round(max(0.0, (datetime.now(UTC) - then).total_seconds()), 1)
 
 
-def render(status: Status) -> str:
-    """Lay the status out as two tables."""
+def render(status: Status, *, events: bool = False) -> str:
+    """Lay the status out as two tables, with `events` as three."""
     services = [
         [
             row.label,
             row.service_id,
             with_port(row.host, row.port),
             row.state,
-            row.since,
+            _since(row),
             row.reason,
         ]
         for row in status.services
@@ -163,12 +186,36 @@ def render(status: Status) -> str:
         _table(heads[0], services) if services else "no service is registered",
         _table(heads[1], leases) if leases else "no lease is held or waited for",
     ]
-    return "\n\n".join(tables)
+    return "\n\n".join([*tables, *([_event_table(status)] if events else [])])
+
+
+def _since(service: ServiceRow) -> str:
+    """Say since when it is so: when one died nobody knows, only what it was before."""
+    died = service.state == "gone" and service.last_state != "stopped"
+    return f"after {service.since}" if died else service.since
+
+
+def _event_table(status: Status) -> str:
+    """Lay out what happened to each service, the newest last."""
+    rows = [
+        [
+            service.label,
+            service.service_id,
+            event.at,
+            event.event,
+            "" if event.seconds is None else format_duration(event.seconds),
+            event.reason,
+        ]
+        for service in status.services
+        for event in service.events
+    ]
+    head = ["LABEL", "SERVICE", "TIME", "EVENT", "TOOK", "REASON"]
+    return _table(head, rows) if rows else "no event is remembered"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     # What other tools wrote must not move the cursor.
-    cells = [head] + [[printable(cell) for cell in row] for row in rows]
+    cells = [head] + [[printable(cell, LONGEST) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
