@@ -43,7 +43,9 @@ class ServiceRow:
     def for_json(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         # Not `asdict`: it copies `info`, however deeply somebody nested that.
-        return vars(self) | {"events": [vars(event) for event in self.events]}
+        names = "at", "event", "reason", "seconds"
+        events = [{name: getattr(e, name) for name in names} for e in self.events]
+        return vars(self) | {"events": events}
 
 
 @dataclass(frozen=True)
