@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
@@ -11,8 +12,8 @@ import pytest
 
 from integration.support.loopback import Serve, dripping, hanging
 from integration.support.stores import open_url
-from service_monitor.errors import StoreUnavailable
-from service_monitor.net.calls import Bounds
+from service_monitor.errors import Stopped, StoreUnavailable
+from service_monitor.net.calls import IN_FLIGHT, STOP_GRACE, Bounds
 from service_monitor.records import Record
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
@@ -87,6 +88,24 @@ def test_a_primitive_ends_in_time(
 def test_a_primitive_on_sqlite_ends_in_time(busy: str, primitive: str) -> None:
     """One that writes for ever would hold up all others, each in its own way."""
     ends_in_time(open_url(busy, Bounds(), {}, TIMEOUT), primitive)
+
+
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_a_stop_ends_a_primitive_on_sqlite(busy: str, primitive: str) -> None:
+    """A stop while somebody else writes would take more than 2 s, and undo nothing."""
+    bounds = Bounds()
+    store = open_url(busy, bounds, {})
+    stopper = threading.Timer(0.2, bounds.stop.request, (15,))
+    stopper.start()
+    begun = now()
+    with pytest.raises(Stopped):
+        PRIMITIVES[primitive](store)
+    assert now() - begun < 0.2 + IN_FLIGHT + LATE
+    with pytest.raises(StoreUnavailable, match="locked"):  # undoing has its time
+        PRIMITIVES[primitive](store)
+    assert 0.1 + STOP_GRACE < now() - begun < 0.2 + STOP_GRACE + LATE
+    stopper.join()
+    store.close()
 
 
 @pytest.mark.parametrize("scheme", ["etcd", "etcd2", "dynamodb"])

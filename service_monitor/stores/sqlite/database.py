@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from service_monitor.errors import StoreUnavailable
+from service_monitor.errors import Stopped, StoreUnavailable
 from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
 from service_monitor.stores.sqlite.errors import failure
@@ -20,17 +22,46 @@ from service_monitor.stores.sqlite.rows import (
     make_current,
     read_rows,
 )
-from service_monitor.timing import now
 
+_SLICE = 0.05
+"""Seconds that SQLite itself waits for another writer: nothing interrupts that."""
 _RETRY = 0.01
-"""Seconds before the journal is tried again, for which SQLite does not wait."""
+"""Seconds between such waits, as SQLite does not wait for everything: not to switch the
+journal."""
+
+
+class _Patient(sqlite3.Connection):
+    """A connection that tries on, while `may_wait`, what another one's lock stops."""
+
+    def may_wait(self) -> bool:
+        """Tell whether to try again; its maker sets it."""
+        return False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        execute = super().execute
+        return self._tried(lambda: execute(sql, parameters))
+
+    def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+        execute = super().executescript
+        return self._tried(lambda: execute(sql_script))
+
+    def _tried(self, execute: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        while True:
+            try:
+                return execute()
+            except sqlite3.OperationalError as error:
+                locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not (locked and self.may_wait()):
+                    raise
+            time.sleep(_RETRY)
 
 
 class Database:
     """One file, opened at the first use, made if missing.
 
-    Other writers, of this process too, are waited for `bounds.time_left()` seconds.
-    Raises `StoreError` and `LocalLack`.
+    Other writers, of this process too, are waited for `bounds.time_left()` seconds, and
+    for `IN_FLIGHT` at the most once the stop is requested. Raises `StoreError`,
+    `LocalLack` and `Stopped`.
     """
 
     def __init__(
@@ -42,6 +73,7 @@ class Database:
         self._bounds = bounds
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._cleaning_up = False
         self._opened: tuple[int, int] | None = None
 
     @contextmanager
@@ -70,15 +102,18 @@ class Database:
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
         """Give the connection to this thread alone."""
+        cleaning_up = self._bounds.stop.requested
         with self._alone():
+            self._cleaning_up = cleaning_up
             if self._connection and self._identity() != self._opened:
                 self.close()  # its records are not those that others see
                 raise StoreUnavailable(f"{self.path}: the file was replaced")
             try:
                 db = self._connection or self._connect()
-                db.execute(f"PRAGMA busy_timeout = {int(self._seconds() * 1000)}")
+                wait = min(_SLICE, self._seconds())
+                db.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
                 yield db
-            except sqlite3.ProgrammingError:  # a mistake of ours
+            except (Stopped, sqlite3.ProgrammingError):  # the latter a mistake of ours
                 self.close()
                 raise
             except (sqlite3.Error, MemoryError) as error:
@@ -104,29 +139,26 @@ class Database:
     def _seconds(self) -> float:
         return max(0.0, self._bounds.time_left())
 
+    def _may_wait(self) -> bool:
+        if self._seconds() <= 0:
+            return False
+        if not self._cleaning_up and self._bounds.in_flight_left() <= 0:
+            self._bounds.stop.check()
+        return True
+
     def _connect(self) -> sqlite3.Connection:
         self._connection = db = sqlite3.connect(
             self.path,
-            timeout=self._seconds(),
+            timeout=min(_SLICE, self._seconds()),
             isolation_level=None,
             check_same_thread=False,
+            factory=_Patient,
         )
-        self._use_wal(db)
+        db.may_wait = self._may_wait  # type: ignore[method-assign]
+        db.execute("PRAGMA journal_mode = WAL")
         db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
         self._opened = self._identity()
         return db
-
-    def _use_wal(self, db: sqlite3.Connection) -> None:
-        """Switch the journal; where two make the file at once no busy timeout helps."""
-        deadline = now() + self._seconds()
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or now() >= deadline:
-                    raise
-            self._bounds.stop.wait(_RETRY)
 
     def _identity(self) -> tuple[int, int] | None:
         """Return what names the file that is there now; None if there is none."""
