@@ -6,8 +6,6 @@ import signal
 import time
 from typing import Any
 
-import pytest
-
 from integration.support.bench import BAD, OK, Bench
 from integration.support.commands import (
     HANG,
@@ -52,7 +50,6 @@ def remember(store: Store) -> None:
     store.create(ES_1, value, None)
 
 
-@pytest.mark.promise(6)
 def test_a_node_is_remembered_before_the_next_may_start(bench: Bench) -> None:
     """Killed just then it would be unknown, and a node without data could found."""
     bench.acquire()
