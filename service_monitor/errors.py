@@ -104,6 +104,10 @@ class HeldByAnother(ServiceMonitorError):
     """The lease to release is not the acquisition that was named."""
 
 
+class StillLives(ServiceMonitorError):
+    """The member to forget is registered, queues, or was written to meanwhile."""
+
+
 class Stopped(ServiceMonitorError):
     """A signal asked this process to end."""
 

@@ -185,6 +185,7 @@ def test_a_watch_that_is_stopped_early_says_what_stays(
         ["acquire-lease", "--label=es"],
         ["status"],
         ["release-lease", "--label=es"],
+        ["forget", "--label=es", "--service-id=es-1"],
     ],
 )
 def test_a_store_that_hangs_does_not_hold_up_the_end(
@@ -217,7 +218,12 @@ def test_a_signal_at_the_very_start(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "argv",
-    [["hosts", "--label=es"], ["status"], ["release-lease", "--label=es"]],
+    [
+        ["hosts", "--label=es"],
+        ["status"],
+        ["release-lease", "--label=es"],
+        ["forget", "--label=es", "--service-id=es-2"],
+    ],
 )
 def test_a_signal_before_the_first_call_counts(
     run: Run, store: Store, argv: list[str]
