@@ -95,7 +95,8 @@ def _is_required(each: Field[Any]) -> bool:
 class Ticket(_Json):
     """A place in the queue, and once it is "held" the lease itself.
 
-    `lease_timeout` is in seconds; `since` is a wall clock's, for people only.
+    `lease_timeout` is in seconds; `since` is a wall clock's, for people only. `found`
+    is "once" where it waits for who has claimed to found the cluster.
     """
 
     service_id: str
@@ -105,6 +106,7 @@ class Ticket(_Json):
     lease_timeout: float
     slots: int = 1
     since: str = field(default_factory=timestamp)
+    found: str | None = None
 
     @property
     def held(self) -> bool:

@@ -1,0 +1,96 @@
+"""The claim to found a cluster: looked at, made, given back, and kept as "founded"."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from service_monitor.errors import Conflict, KeyExists, RecordGone
+from service_monitor.recipes.founder import Founder, founder_key
+from service_monitor.recipes.founding import ANYBODY, Decision, decide, read_picture
+from service_monitor.recipes.lease import Request
+from service_monitor.recipes.release import remove_own
+from service_monitor.recipes.retry import Changed
+from service_monitor.records import new_nonce
+from service_monitor.stores.base import Store
+
+log = logging.getLogger(__name__)
+
+
+class Founding:
+    """What one start of one service id has to do with its cluster's founding.
+
+    With --found=empty that is nothing: no call is sent. Each method makes a few calls
+    to the store, and raises `StoreError`.
+    """
+
+    def __init__(self, store: Store, request: Request) -> None:
+        self._store = store
+        self._request = request
+        self._key = founder_key(request.label)
+        self._nonce = new_nonce()
+        self._claimed = False  # a claim of this process may be in the store
+
+    def look(self) -> Decision:
+        """Decide what this start is to do; one small call, if all is well."""
+        request = self._request
+        if request.found != "once":
+            return ANYBODY
+        label, name = request.label, request.service_id
+        alone = self._store.list(self._key)
+        decision = decide(read_picture(alone, label, name), label, name)
+        if decision.act not in ("found", "join"):
+            everything = self._store.list(f"{label.lower()}/")
+            decision = decide(read_picture(everything, label, name), label, name)
+        return replace(decision, snapshot=alone)
+
+    def act(self, decision: Decision) -> None:
+        """Write the claim, or that the cluster was founded, where that is decided.
+
+        Raises `Changed` where somebody else wrote meanwhile.
+        """
+        if decision.act == "claim":
+            self._claimed = True
+            self._create(self._claim(), "claims to found the cluster")
+        elif decision.act == "learn":
+            self._create(self._founded(decision.why), "takes it as founded")
+
+    def join_instead(self, why: str) -> None:
+        """Turn a claim of this process into "founded": others are up after all.
+
+        The claim of an earlier life stays: its COMMAND may have founded.
+        """
+        if not self._claimed:
+            return
+        for record in self._store.list(self._key).records:
+            found = Founder.from_json(record.value)
+            if found and found.nonce == self._nonce:
+                try:
+                    value = self._founded(why).to_json()
+                    self._store.update(record, value, None)
+                except (Conflict, RecordGone) as error:
+                    raise Changed from error
+        self._claimed = False
+
+    def give_back(self) -> None:
+        """Take the claim back if this process made it: COMMAND was never started."""
+        if self._claimed and remove_own(self._store, self._key, self._nonce):
+            log.info("label %s: gave the claim to found back", self._request.label)
+        self._claimed = False
+
+    def _create(self, founder: Founder, what: str) -> None:
+        try:
+            self._store.create(self._key, founder.to_json(), None)
+        except KeyExists as error:
+            raise Changed from error
+        request = self._request
+        why = f": {founder.reason}" if founder.reason else ""
+        log.info("label %s: %s %s%s", request.label, request.service_id, what, why)
+
+    def _claim(self) -> Founder:
+        request = self._request
+        return Founder(request.service_id, request.host, "claimed", nonce=self._nonce)
+
+    def _founded(self, why: str) -> Founder:
+        request = self._request
+        return Founder(request.service_id, request.host, "founded", why)
