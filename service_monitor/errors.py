@@ -104,6 +104,10 @@ class HeldByAnother(ServiceMonitorError):
     """The lease to release is not the acquisition that was named."""
 
 
+class StillAlive(ServiceMonitorError):
+    """A label is to be forgotten in which a node lives."""
+
+
 class Stopped(ServiceMonitorError):
     """A signal asked this process to end."""
 

@@ -192,8 +192,12 @@ def member_key(label: str, service_id: str) -> str:
 def key_parts(key: str) -> tuple[str, str, str]:
     """Return a key's label, its kind ("lease", "hosts", "members") and its service id.
 
-    What is missing in a key that is not ours is empty, from the left.
+    A label's founder has the kind "founder", and no service id in its key. What is
+    missing in a key that is not ours is empty, from the left.
     """
+    owner, _, last = key.rpartition("/")
+    if last == "founder" and "/" not in owner:
+        return owner, last, ""
     where, _, service_id = key.rpartition("/")
     label, _, kind = where.rpartition("/")
     return label, kind, service_id

@@ -11,6 +11,7 @@ import pytest
 
 from integration.support.commands import (
     Run,
+    acquire,
     finish,
     keys,
     register,
@@ -21,6 +22,7 @@ from integration.support.commands import environment as environ
 from integration.support.loopback import Serve, answering, status
 from integration.support.run_script import SHOW, RunScript
 from service_monitor.recipes.founder import Founder
+from service_monitor.recipes.member import Member
 from service_monitor.stores.base import Store
 
 FOUNDER = "es/founder"
@@ -180,3 +182,89 @@ def test_of_several_at_a_time_one_founds(store: Store, sound: RunScript) -> None
         for each in running:
             finish(each)
     assert sorted(sound.said().split()) == ["0", "0", "1"]
+
+
+def test_a_script_is_told_its_role(run: Run, store: Store) -> None:
+    """A start script would have to race for it."""
+    first = acquire(run, "es-1", ONCE, "--print-token", "--print-role")
+    token, role = first.out.split()
+    assert role == "founder"
+    assert int(token) > 0
+    assert founder(store).service_id == "es-1"
+    store.delete(store.list("es/lease/es-1").records[0])
+    again = acquire(run, "es-1", ONCE, "--print-role")
+    assert again.out == "founder\n"
+    store.delete(store.list("es/lease/es-1").records[0])
+    other = acquire(run, "es-2", ONCE, "--print-role", "--acquire-timeout=1s")
+    assert other.code == 1
+    assert other.out == ""
+    assert "es-1 began to found at" in other.err
+
+
+def test_a_script_joins_what_was_founded(run: Run, store: Store) -> None:
+    """It would found a second cluster while all others are down."""
+    write(store, "es-9", "founded")
+    assert acquire(run, "es-1", ONCE, "--print-role").out == "joiner\n"
+
+
+def test_a_watch_writes_that_the_cluster_is_founded(
+    run: Run, store: Store, sound: RunScript
+) -> None:
+    """All others would wait for ever for a founder that a script started."""
+    assert acquire(run, "es-1", ONCE).code == 0
+    _, *argv = sound.argv(ONCE)
+    with started(["watch", *argv], environ(sound.path)) as watching:
+        wait_until(lambda: founder(store).founded)
+        watching.terminate()
+        finish(watching)
+    assert founder(store).service_id == "es-1"
+
+
+def test_the_store_lost_the_claim_of_a_founder_that_is_up(
+    store: Store, sound: RunScript, serve: Serve
+) -> None:
+    """The next start would take the cluster for founded, or found a second one."""
+    settled = f"--settled-url={serve(answering(status('503 no master'))).url}"
+    with sound("exec sleep 60", ONCE, settled, "--interval=1s") as running:
+        wait_until(lambda: "es/hosts/es-1" in keys(store))
+        time.sleep(1)
+        store.delete(store.list(FOUNDER).records[0])
+        wait_until(lambda: FOUNDER in keys(store))
+        assert not founder(store).founded
+        running.terminate()
+        finish(running)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--settled-url=http://127.0.0.1/"], "of use with --found=once alone"),
+        ([ONCE, "--settled-url=tcp://127.0.0.1:1"], "--settled-url needs http(s)"),
+        (["--found=elect"], "elect"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    run: Run, sound: RunScript, options: list[str], why: str
+) -> None:
+    """A founder would never be known to have founded."""
+    outcome = run(*sound.argv(*options), "--", "true")
+    assert outcome.code == 2
+    assert why in outcome.err
+
+
+def test_a_role_needs_a_founder(run: Run) -> None:
+    """A script would take "joiner" for the truth in a label that nobody claims."""
+    outcome = acquire(run, "es-1", "--print-role")
+    assert outcome.code == 2
+    assert "--print-role needs --found=once" in outcome.err
+
+
+def test_all_that_are_remembered_are_told(store: Store, sound: RunScript) -> None:
+    """After a power cut nodes that know only who is up never find one another."""
+    for number in 1, 2, 3:
+        member = Member(f"es-{number}", f"10.0.0.{number}", "down")
+        store.create(f"es/members/es-{number}", member.to_json(), None)
+    register(store, "es-10", "10.0.0.10")
+    script = 'echo "$SERVICE_MONITOR_MEMBERS $SERVICE_MONITOR_HOSTS" >&2; exit 3'
+    with sound(script, ONCE) as running:
+        assert "10.0.0.2,10.0.0.3,10.0.0.10 10.0.0.10\n" in finish(running).err

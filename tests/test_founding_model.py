@@ -29,7 +29,6 @@ from service_monitor.recipes.founding import Decision, Picture, decide
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.publisher import Service
 from service_monitor.recipes.queue import read_queue
-from service_monitor.recipes.retry import Changed
 from service_monitor.records import Record, Registration, Snapshot
 
 NAMES = st.sampled_from("abc")
@@ -106,16 +105,13 @@ class Machine(RuleBasedStateMachine):
             self.give_up(name)
             return
         node.store.plan(fault, at)
-        with suppress(StoreUnavailable, Changed):
-            up = self.others_up(name)
-            decision = node.founding.look()
-            if decision.act == "wait" or (decision.act == "claim" and up):
+        with suppress(StoreUnavailable):
+            up = ["h"] if self.others_up(name) else []
+            role = node.founding.role(up)
+            if isinstance(role, str):
                 return
-            node.founding.act(decision)
-            if up:
-                node.founding.join_instead("up")
             node.started = True
-            if not up and decision.act in ("found", "claim"):
+            if role:
                 self.founders.add(name)
 
     @rule(name=NAMES)

@@ -18,6 +18,7 @@ from service_monitor.cli.hosts import hosts
 from service_monitor.cli.init_store import init_store
 from service_monitor.cli.process import Process
 from service_monitor.cli.release_lease import release_lease
+from service_monitor.cli.reset import reset
 from service_monitor.cli.run import run
 from service_monitor.cli.status import status
 from service_monitor.cli.twins import Twin
@@ -58,7 +59,16 @@ def cli() -> None:
     """
 
 
-for _command in watch, run, hosts, acquire_lease, release_lease, status, init_store:
+for _command in (
+    watch,
+    run,
+    hosts,
+    acquire_lease,
+    release_lease,
+    status,
+    reset,
+    init_store,
+):
     cli.add_command(_command)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from service_monitor.errors import LeaseLost
@@ -16,7 +15,6 @@ from service_monitor.recipes.claim import Founding
 from service_monitor.recipes.discovery import in_order, up_hosts
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.members import read_members, warn_of_foreign
-from service_monitor.recipes.retry import Changed
 from service_monitor.recipes.timings import Timings
 from service_monitor.recipes.trouble import FAILURES, Trouble, failure_text
 from service_monitor.records import hosts_prefix, members_prefix
@@ -119,23 +117,15 @@ class Joining:
         """Look once; return what is still waited for if that is anything."""
         unsure = self._arrival.unsure(lease)
         others = self._read()
-        hosts = others.hosts
+        hosts = others.hosts or []
         if unsure and not waited:
             self._arrival.tell(unsure)
             return awaiting(unsure)
-        with suppress(Changed):
-            decision = self._founding.look()
-            if decision.act == "wait":
-                self._tell(decision.why)
-                return decision.why
-            if decision.act == "claim" and hosts:
-                return "its turn has come; others came up"  # the next look learns it
-            self._founding.act(decision)
-            if hosts:
-                self._founding.join_instead(f"{', '.join(hosts)} came up meanwhile")
-            founds = not hosts and decision.act in ("found", "claim")
-            return replace(others, founds=founds)
-        return "its turn has come; somebody else founds"
+        role = self._founding.role(hosts)
+        if isinstance(role, bool):
+            return replace(others, founds=role)
+        self._tell(role)
+        return f"its turn has come; waiting, {role}"
 
     def _tell(self, why: str) -> None:
         if why != self._told:

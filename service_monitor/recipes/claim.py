@@ -53,9 +53,27 @@ class Founding:
             self._claimed = True
             self._create(self._claim(), "claims to found the cluster")
         elif decision.act == "learn":
-            self._create(self._founded(decision.why), "takes it as founded")
+            self._create(self._founded(decision.why), "takes the cluster as founded")
 
-    def join_instead(self, why: str) -> None:
+    def role(self, hosts: list[str]) -> bool | str:
+        """Return whether this start founds, now that these other hosts are up.
+
+        Or what it has to wait for: then ask again.
+        """
+        try:
+            decision = self.look()
+            if decision.act == "wait":
+                return decision.why
+            if decision.act == "claim" and hosts:
+                return f"{', '.join(hosts)} came up just now"
+            self.act(decision)
+            if hosts:
+                self._join_instead(f"{', '.join(hosts)} came up meanwhile")
+        except Changed:
+            return "somebody else founds"
+        return not hosts and decision.act in ("found", "claim")
+
+    def _join_instead(self, why: str) -> None:
         """Turn a claim of this process into "founded": others are up after all.
 
         The claim of an earlier life stays: its COMMAND may have founded.
