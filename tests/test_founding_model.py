@@ -206,7 +206,6 @@ def check(machine: type[Machine], examples: int = 300) -> None:
     )
 
 
-@pytest.mark.promise(1)
 def test_one_service_id_founds_whatever_happens() -> None:
     """Two nodes would each be told to found the cluster."""
     check(Machine)

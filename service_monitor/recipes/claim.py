@@ -51,9 +51,14 @@ class Founding:
         """
         if decision.act == "claim":
             self._claimed = True
-            self._create(self._claim(), "claims to found the cluster")
+            self._create(self._claim())
+            label, name = self._request.label, self._request.service_id
+            log.info("label %s: %s claims to found the cluster", label, name)
         elif decision.act == "learn":
-            self._create(self._founded(decision.why), "takes the cluster as founded")
+            self._create(self._founded(decision.why))
+            log.info(
+                "label %s: taken as founded: %s", self._request.label, decision.why
+            )
 
     def role(self, hosts: list[str]) -> bool | str:
         """Return whether this start founds, now that these other hosts are up.
@@ -96,14 +101,11 @@ class Founding:
             log.info("label %s: gave the claim to found back", self._request.label)
         self._claimed = False
 
-    def _create(self, founder: Founder, what: str) -> None:
+    def _create(self, founder: Founder) -> None:
         try:
             self._store.create(self._key, founder.to_json(), None)
         except KeyExists as error:
             raise Changed from error
-        request = self._request
-        why = f": {founder.reason}" if founder.reason else ""
-        log.info("label %s: %s %s%s", request.label, request.service_id, what, why)
 
     def _claim(self) -> Founder:
         request = self._request
