@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 # Helpers that assert show what they compared; none of them is imported above.
 for _helper in (
     *("faults.scenes", "matrix.scenes", "simulation.verdicts"),
-    *("support.store_contract", "systemd.machines", "history.sanity"),
+    *(
+        "support.store_contract",
+        "support.durable_contract",
+        "systemd.machines",
+        "history.sanity",
+    ),
 ):
     pytest.register_assert_rewrite(f"integration.{_helper}")
 

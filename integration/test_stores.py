@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from integration.support.durable_contract import *  # noqa: F403
 from integration.support.etcd import Etcd
 from integration.support.store_contract import *  # noqa: F403
 

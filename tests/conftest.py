@@ -36,7 +36,8 @@ __all__ = ["certificates", "serve", "strangers"]  # pytest finds them here
 
 def pytest_configure() -> None:
     """Show what asserts compared; let `nohup` be for the tests, not their commands."""
-    pytest.register_assert_rewrite("integration.support.store_contract")
+    for contract in ("store_contract", "durable_contract"):
+        pytest.register_assert_rewrite(f"integration.support.{contract}")
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
 

@@ -51,10 +51,12 @@ def test_what_is_out_of_time_is_not_written_any_more(dynamo: StubbedService) -> 
     dynamo.gives("update_item")
     dynamo.store.keep_alive(RECORD, 15)
     update = dynamo.asked[1]["TransactItems"][1]["Update"]
-    for write in update, dynamo.asked[2]:
+    lives = "#dead_after > :now"
+    durable = f"(attribute_not_exists(#dead_after) OR {lives})"
+    for write, living in (update, durable), (dynamo.asked[2], lives):
         condition = write["ConditionExpression"].split(" AND ")
         assert condition[:2] == ["#created = :created", "#version = :version"]
-        assert condition[2:] == ["#dead_after > :now"]
+        assert condition[2:] == [living]
         now_there = float(write["ExpressionAttributeValues"][":now"]["N"]) - EPOCH
         assert now_there < 0.9  # a second later it might be over
 
@@ -162,7 +164,7 @@ def test_a_listing_within_a_prefix_leaves_what_has_none_alone(
     assert [r.value for r in team.store.list("").records] == ["team/es"]
 
 
-@pytest.mark.parametrize("missing", ["value", "created", "dead_after"])
+@pytest.mark.parametrize("missing", ["value", "created", "alive_until", "dead_after"])
 def test_a_strangers_item_is_left_aside_or_told(
     dynamo: StubbedService, missing: str
 ) -> None:

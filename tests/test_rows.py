@@ -15,10 +15,12 @@ from service_monitor.stores.sqlite.rows import (
     UNSTATED_TTL,
     Boot,
     Row,
+    delete_ephemeral,
     delete_row,
     is_current,
     make_current,
     read_rows,
+    write_durable,
     write_span,
 )
 
@@ -62,6 +64,27 @@ def test_the_clock_alone_tells_what_has_expired(
     """A dead holder would block all others, or a live one lose its lease."""
     row = Row(RECORD, NOW + left, boot, ttl, True)
     assert row.expired(Boot(HERE, True), NOW, NOW) is expired
+
+
+def test_a_durable_row_lives_in_every_boot(db: sqlite3.Connection) -> None:
+    """After a reboot a label would have forgotten its members."""
+    write_durable(db, RECORD)
+    (row,) = read_rows(db, RECORD.key)
+    assert row.record == RECORD
+    assert read_rows(db, durable=False) == []
+    for clock in (0.0, NOW, 9e9):
+        assert row.alive(Boot(HERE, True), clock, clock)
+        assert not row.expired(Boot(OTHER, False), clock, clock)
+
+
+def test_an_expired_row_takes_no_durable_one_with_it(db: sqlite3.Connection) -> None:
+    """A member would be forgotten because of an old record of the same key."""
+    write_durable(db, RECORD)
+    write(db, RECORD.key, 2)
+    delete_ephemeral(db, RECORD.key)
+    assert [row.record for row in read_rows(db)] == [RECORD]
+    delete_row(db, RECORD.key)
+    assert read_rows(db) == []
 
 
 def test_rounding_expires_nothing() -> None:

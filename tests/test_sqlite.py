@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.durable_contract import *  # noqa: F403
 from integration.support.fakes import Clock
 from integration.support.store_contract import *  # noqa: F403
 from integration.support.store_contract import MakeStore
@@ -99,6 +100,21 @@ def test_a_boot_id_of_a_container_proves_nothing(
     assert keys(one) == keys(two) == ["es/a", "es/b"]
     clock.advance(101)
     assert keys(one) == keys(two) == []
+
+
+@pytest.mark.parametrize("genuine", [True, False])
+def test_durable_records_outlive_a_reboot(open_in: Open, genuine: bool) -> None:
+    """After a power cut nobody would know who belongs to the cluster."""
+    before = open_in("one", at(5000), genuine=genuine)
+    first = before.create("es/members/a", "1", None)
+    before.create("es/hosts/a", "1", 100)
+    after = open_in("two", at(10), genuine=genuine)
+    container = open_in("own", at(10), genuine=False)
+    assert keys(after) == keys(container) == ["es/members/a"]
+    second = container.update(first, "2", None)
+    assert second.version > first.version + 1
+    assert after.list("").records == (second,)
+    assert keys(open_in("three", at(1), genuine=genuine)) == ["es/members/a"]
 
 
 def test_a_deadline_beyond_its_ttl_is_of_an_earlier_boot(open_in: Open) -> None:
@@ -253,11 +269,12 @@ def test_an_older_release_may_use_the_file_meanwhile(open_in: Open, path: Path) 
         assert keys(store) == ["es/new", "es/old"]
         assert store.time_left(mine) == 900
         store.create("es/other", "1", 15)
+        store.create("es/stays", "1", None)
         dead = "DELETE FROM records WHERE boot != 'one' OR deadline <= 1000"
         assert old.execute(dead).rowcount == 0
         old.execute("DELETE FROM records WHERE key = 'es/other'")
-    assert keys(store) == ["es/new", "es/old"]
-    assert keys(open_in("one", clock)) == ["es/new", "es/old"]
+    left = ["es/new", "es/stays", "es/old"]
+    assert keys(store) == keys(open_in("one", clock)) == left
 
 
 def test_a_replaced_file_is_noticed(make_store: MakeStore, path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from integration.dynamodb.clients import opened
+from integration.support.durable_contract import *  # noqa: F403
 from integration.support.dynamodb import (
     url_of,
 )

@@ -14,6 +14,7 @@ import copy
 import io
 import itertools
 import json
+import math
 import os
 import random
 import socket
@@ -191,7 +192,7 @@ class Server:
         path = f"{key['label']['S']}/{key['key']['S']}"
         told = {"after": begun, "at": now(), "table": table, "path": path}
         if old and (new is None or old["created"] != new["created"]):
-            dead = float(old["dead_after"]["N"]) <= self.time()
+            dead = self._end(old) <= self.time()
             gone = {"value": None, "expired": dead, "extended": False}
             self._log.append(told | self._numbers(old) | gone)
         if new:
@@ -201,9 +202,13 @@ class Server:
 
     def _numbers(self, item: dict[str, Any]) -> dict[str, float]:
         """Give a record's numbers; its end on the clock that `now` reads."""
-        ends = now() + float(item["dead_after"]["N"]) - self.time()
+        ends = now() + self._end(item) - self.time()
         numbers = {name: int(item[name]["N"]) for name in ("created", "version")}
         return numbers | {"ends": ends}
+
+    def _end(self, item: dict[str, Any]) -> float:
+        """Return when it is dead by the store's time; a durable one never is."""
+        return float(item["dead_after"]["N"]) if "dead_after" in item else math.inf
 
     def _count(
         self, operation: str, before: list[Any], after: list[Any], text: str

@@ -24,10 +24,10 @@ _RECORD = {
     "value": ("S", _ANY),
     "created": ("N", _WHOLE),
     "version": ("N", _WHOLE),
-    "alive_until": ("N", _NUMBER),
-    "dead_after": ("N", _NUMBER),
 }
 """The attributes of a record beside its key: their types, and what they hold."""
+_ENDS = {"alive_until": ("N", _NUMBER), "dead_after": ("N", _NUMBER)}
+"""Those of a record that has a ttl; a durable one has none of them."""
 _COUNTER = {"n": ("N", _WHOLE)}
 
 
@@ -62,7 +62,7 @@ class Items:
 
     def check_record(self, item: Item) -> None:
         """Raise `StoreRefused` for what is no record of ours, where one belongs."""
-        if not _has(item, _RECORD):
+        if not _is_record(item):
             raise self._in_the_way(item)
 
     def check_counter(self, item: Item) -> None:
@@ -73,7 +73,7 @@ class Items:
     def is_ours(self, item: Item) -> bool:
         """Tell a record from a counter, what is under another prefix, a stranger's."""
         label = item[PARTITION]["S"]
-        ours = label.startswith(self._prefix) and _has(item, _RECORD)
+        ours = label.startswith(self._prefix) and _is_record(item)
         return ours and NAME.fullmatch(label[len(self._prefix) :]) is not None
 
     def below(self, prefix: str) -> dict[str, Any]:
@@ -100,6 +100,15 @@ class Items:
 def identity(record: Record) -> Item:
     """Return the values that name a record as it was read."""
     return {"created": as_number(record.created), "version": as_number(record.version)}
+
+
+def is_durable(item: Item) -> bool:
+    """Tell whether an item is that of a record without ttl."""
+    return not any(name in item for name in (*_ENDS, TTL))
+
+
+def _is_record(item: Item) -> bool:
+    return _has(item, _RECORD) and (is_durable(item) or _has(item, _ENDS))
 
 
 def _has(item: Item, shape: Mapping[str, tuple[str, re.Pattern[str]]]) -> bool:

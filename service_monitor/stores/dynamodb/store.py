@@ -35,6 +35,7 @@ from service_monitor.timing import now
 
 _UNCHANGED = "#created = :created AND #version = :version"
 _LIVES, _DEAD = "#dead_after > :now", "#dead_after <= :now"
+_IS_DURABLE = "attribute_not_exists(#dead_after)"
 
 
 class DynamoStore:
@@ -56,7 +57,7 @@ class DynamoStore:
         self._lives = Lifetimes(self._clock)
 
     @primitive
-    def create(self, key: str, value: str, ttl: float) -> Record:
+    def create(self, key: str, value: str, ttl: float | None) -> Record:
         exchange = self._begin()
         while True:
             asked = now()
@@ -71,7 +72,8 @@ class DynamoStore:
             put = {"Item": item} | expressions(condition, self._lives.moment())
             write = {"Put": self._items.table | put}
             if self._numbers.commit(exchange, number, last, key, write):
-                self._lives.written(number, number, asked + ttl)
+                if ttl is not None:
+                    self._lives.written(number, number, asked + ttl)
                 return Record(key, value, number, number)
             found = self._get(exchange, key)
             if found is not None:
@@ -87,8 +89,9 @@ class DynamoStore:
             asked = now()
             number, last = self._numbers.next(exchange)
             changes = {"value": {"S": value}, "version": as_number(number)}
-            changes |= {} if ttl is None else self._lives.ends(ttl)
-            write = {"Update": self._change(record, changes)}
+            changes |= self._lives.ends(ttl)
+            lives = f"({_IS_DURABLE} OR {_LIVES})"
+            write = {"Update": self._change(record, changes, lives)}
             if self._numbers.commit(exchange, number, last, record.key, write):
                 end = None if ttl is None else asked + ttl
                 self._lives.rewritten(record, number, end)
@@ -107,7 +110,8 @@ class DynamoStore:
             self._numbers.next(exchange)  # for the time that its answer tells
         asked = now()
         try:
-            exchange("update_item", **self._change(record, self._lives.ends(ttl)))
+            ends = self._lives.ends(ttl)
+            exchange("update_item", **self._change(record, ends, _LIVES))
         except Unmet:
             found = self._same(exchange, record)
             if found.version != record.version:
@@ -211,9 +215,9 @@ class DynamoStore:
             raise RecordGone(record.key)
         return found
 
-    def _change(self, record: Record, changes: Item) -> dict[str, Any]:
+    def _change(self, record: Record, changes: Item, lives: str) -> dict[str, Any]:
         values = identity(record) | self._lives.moment()
-        condition = setting(changes, f"{_UNCHANGED} AND {_LIVES}", values)
+        condition = setting(changes, f"{_UNCHANGED} AND {lives}", values)
         return self._items.at(record.key) | condition
 
     def _read(self, exchange: Exchange, prefix: str) -> Iterator[Item]:

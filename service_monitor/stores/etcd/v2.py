@@ -47,12 +47,12 @@ class Etcd2Store:
         self._prefix = access.prefix
 
     @primitive
-    def create(self, key: str, value: str, ttl: float) -> Record:
+    def create(self, key: str, value: str, ttl: float | None) -> Record:
         try:
             node = self._calls.ask(
                 "write",
                 lambda client: client.write(
-                    self._key(key), value, ttl=math.ceil(ttl), prevExist=False
+                    self._key(key), value, ttl=_whole(ttl), prevExist=False
                 ),
             )
         except etcd.EtcdAlreadyExist:
@@ -66,16 +66,18 @@ class Etcd2Store:
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
-        # A write without ttl would live for ever. Rounded down, so that writing again
-        # and again never lengthens a life.
-        seconds = max(1, int(self.time_left(record)) - 1) if ttl is None else ttl
+        # A write without ttl lives for ever. Rounded down, so that writing again and
+        # again never lengthens a life.
+        seconds = ttl
+        if ttl is None and (left := self.time_left(record)) < math.inf:
+            seconds = max(1.0, left - 1)
         try:
             node = self._calls.ask(
                 "write",
                 lambda client: client.write(
                     self._key(record.key),
                     value,
-                    ttl=math.ceil(seconds),
+                    ttl=_whole(seconds),
                     prevIndex=record.version,
                 ),
             )
@@ -160,8 +162,11 @@ class Etcd2Store:
             node = self._read(record.key)
         except etcd.EtcdKeyNotFound:
             return 0.0
-        same = node.createdIndex == record.created
-        return float(node.ttl or 0) if same else 0.0
+        if node.createdIndex != record.created:
+            return 0.0
+        # A ttl of 0 is left out, too: of a record that ends this very moment.
+        durable = node.ttl is None and node.expiration is None
+        return math.inf if durable else float(node.ttl or 0)
 
     @primitive
     def local_address(self) -> str:
@@ -201,3 +206,8 @@ class Etcd2Store:
                 self._key(key), quorum=True, recursive=recursive or None
             ),
         )
+
+
+def _whole(ttl: float | None) -> int | None:
+    """Return a ttl as etcd v2 takes it; None for a record that no ttl ends."""
+    return None if ttl is None else math.ceil(ttl)

@@ -1,12 +1,13 @@
 """Etcd v3 over its JSON gateway (etcd 3.4 and later).
 
-A record hangs on an etcd lease of its own. `created` is the create revision, `version`
-the mod revision, `handle` the lease.
+A record hangs on an etcd lease of its own, a durable one on none. `created` is the
+create revision, `version` the mod revision, `handle` the lease.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from service_monitor.stores.etcd.reading import NotEtcd, Part
 from service_monitor.stores.primitive import primitive
 
 Compare = list[dict[str, str]]
+
+_DURABLE = 0
+"""What etcd has in place of a lease for a key that no lease ends."""
 
 
 class Etcd3Store:
@@ -41,7 +45,7 @@ class Etcd3Store:
         self._prefix = f"{access.prefix}/"
 
     @primitive
-    def create(self, key: str, value: str, ttl: float) -> Record:
+    def create(self, key: str, value: str, ttl: float | None) -> Record:
         def put(lease: int) -> Record:
             put = {"key": self._key(key), "value": _b64(value), "lease": str(lease)}
             compare = {"key": self._key(key), "target": "CREATE"}
@@ -51,11 +55,12 @@ class Etcd3Store:
                 return Record(key, value, revision, revision, lease)
             if found is None:  # deleted between the comparison and now: cannot be
                 raise StoreUnavailable(f"etcd contradicts itself about {key}")
-            if found.handle != lease:  # else an earlier try of this very call
+            # Else it is an earlier try of this very call.
+            if (found.handle, found.value) != (lease, value):
                 raise KeyExists(found)
             return found
 
-        return self._leases.write(ttl, put)
+        return put(_DURABLE) if ttl is None else self._leases.write(ttl, put)
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
@@ -106,6 +111,9 @@ class Etcd3Store:
 
     @primitive
     def time_left(self, record: Record) -> float:
+        if record.handle == _DURABLE:
+            there = {found.created for found in self.list(record.key).records}
+            return math.inf if record.created in there else 0.0
         return self._leases.seconds_left(record.handle)
 
     @primitive

@@ -15,7 +15,7 @@ from service_monitor.stores.sqlite.errors import failure
 from service_monitor.stores.sqlite.rows import (
     SCHEMA,
     Boot,
-    delete_row,
+    delete_ephemeral,
     is_current,
     make_current,
     read_rows,
@@ -57,9 +57,9 @@ class Database:
                 if not is_current(db, self.path, self._boot):
                     make_current(db, self._boot)
                 clock = self._clock()
-                for row in read_rows(db):
+                for row in read_rows(db, durable=False):
                     if row.expired(self._boot, clock, clock):
-                        delete_row(db, row.record.key)
+                        delete_ephemeral(db, row.record.key)
                 yield db
             except BaseException:
                 if db.in_transaction:

@@ -5,15 +5,18 @@
 2. A row of another boot of this machine is dead at once, if both boot ids are genuine.
    A boot id that may be a container's own proves nothing.
 3. Only what rule 1 calls dead is deleted: a boot id alone never means that.
+4. A durable row lives until it is deleted, whatever the clock and the boot.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from dataclasses import dataclass
 
 from service_monitor.errors import StoreRefused
 from service_monitor.records import Record
+from service_monitor.stores.base import is_everything_below
 
 SLACK = 0.1
 """Seconds by which a deadline may be further away than the ttl: rounding."""
@@ -22,7 +25,8 @@ UNSTATED_TTL = 300.0
 
 # An older release may use the file at the same time. It knows the table `records`, and
 # writes all its columns by position; so what is new has a table of its own, which is
-# right as long as it has the row's deadline.
+# right as long as it has the row's deadline. It deletes from `records` what it takes
+# for dead; so durable rows stand where it does not look.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS revision (n INTEGER NOT NULL);
 INSERT INTO revision SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM revision);
@@ -35,14 +39,20 @@ CREATE TABLE IF NOT EXISTS spans (
     genuine INTEGER NOT NULL
 ) WITHOUT ROWID;
 DELETE FROM spans WHERE key NOT IN (SELECT key FROM records);
+CREATE TABLE IF NOT EXISTS durable (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL, created INTEGER NOT NULL,
+    version INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS boots (
     n INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL UNIQUE
 );
 """
-_SELECT = """
-SELECT r.key, r.value, r.created, r.version, r.deadline, r.boot, s.ttl, s.genuine
+_EPHEMERAL = """
+SELECT r.key, r.value, r.created AS created, r.version, r.deadline, r.boot, s.ttl,
+    s.genuine
 FROM records AS r LEFT JOIN spans AS s ON s.key = r.key AND s.deadline = r.deadline
 """
+_DURABLE = "SELECT key, value, created, version, 9e999, '', 9e999, 0 FROM durable AS r"
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,10 @@ class Boot:
 
 @dataclass(frozen=True)
 class Row:
-    """A record as the file has it, alive or dead; no ttl if an older release wrote."""
+    """A record as the file has it, alive or dead; no ttl if an older release wrote.
+
+    The deadline and the ttl of a durable one are infinite.
+    """
 
     record: Record
     deadline: float
@@ -64,11 +77,13 @@ class Row:
     genuine: bool
 
     def expired(self, boot: Boot, before: float, after: float) -> bool:
-        """Tell whether the clock alone proves it dead: rule 1.
+        """Tell whether the clock alone proves it dead: rules 1 and 4.
 
         The clock is looked at before the row was read, and after: a process may be
         paused in between, and others renew meanwhile.
         """
+        if self.deadline == math.inf:
+            return False
         if self.deadline <= before:
             return True
         if self.ttl is None and self.boot == boot.name:
@@ -77,19 +92,45 @@ class Row:
         return self.deadline - after > ttl + SLACK
 
     def alive(self, boot: Boot, before: float, after: float) -> bool:
-        """Tell whether it counts: rules 1 and 2."""
+        """Tell whether it counts: rules 1, 2 and 4."""
         earlier = self.genuine and boot.genuine and self.boot != boot.name
         return not earlier and not self.expired(boot, before, after)
 
 
-def read_rows(db: sqlite3.Connection, key: str | None = None) -> list[Row]:
-    """Read all rows, or that of one key, by `created`."""
-    where, values = ("", ()) if key is None else (" WHERE r.key = ?", (key,))
-    found = db.execute(f"{_SELECT}{where} ORDER BY r.created", values).fetchall()
+def read_rows(
+    db: sqlite3.Connection, prefix: str = "", *, durable: bool = True
+) -> list[Row]:
+    """Read the rows that a prefix means, by `created`; without durable ones if told."""
+    where, values = "", list[str]()
+    if prefix and is_everything_below(prefix):
+        where, values = " WHERE r.key > ? AND r.key < ?", [prefix, f"{prefix[:-1]}0"]
+    elif prefix:
+        where, values = " WHERE r.key = ?", [prefix]
+    # One statement: between two of them a row may change its table.
+    select = f"{_EPHEMERAL}{where}"
+    if durable:
+        select, values = f"{select} UNION ALL {_DURABLE}{where}", values * 2
+    found = db.execute(f"{select} ORDER BY created", values).fetchall()
     return [
         Row(Record(key, value, created, version), deadline, boot, ttl, bool(genuine))
         for key, value, created, version, deadline, boot, ttl, genuine in found
     ]
+
+
+def write_durable(db: sqlite3.Connection, record: Record) -> None:
+    """Write a row that stays until it is deleted."""
+    values = record.key, record.value, record.created, record.version
+    db.execute("INSERT INTO durable VALUES (?, ?, ?, ?)", values)
+
+
+def make_ephemeral(db: sqlite3.Connection, key: str) -> None:
+    """Let a durable row of that key be one whose deadline is still to be set."""
+    db.execute(
+        "REPLACE INTO records SELECT key, value, created, version, 0, '' FROM durable "
+        "WHERE key = ?",
+        (key,),
+    )
+    db.execute("DELETE FROM durable WHERE key = ?", (key,))
 
 
 def write_span(
@@ -103,6 +144,12 @@ def write_span(
 
 def delete_row(db: sqlite3.Connection, key: str) -> None:
     """Delete the row of that key, if there is one."""
+    delete_ephemeral(db, key)
+    db.execute("DELETE FROM durable WHERE key = ?", (key,))
+
+
+def delete_ephemeral(db: sqlite3.Connection, key: str) -> None:
+    """Delete the row of that key, if there is one with a deadline."""
     db.execute("DELETE FROM records WHERE key = ?", (key,))
     db.execute("DELETE FROM spans WHERE key = ?", (key,))
 

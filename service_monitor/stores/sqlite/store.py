@@ -49,17 +49,18 @@ class SqliteStore:
         self._database = Database(path, self._boot, clock, bounds)
 
     @primitive
-    def create(self, key: str, value: str, ttl: float) -> Record:
+    def create(self, key: str, value: str, ttl: float | None) -> Record:
         with self._database.transaction() as db:
             if found := self._get(db, key):
                 raise KeyExists(found)
-            revision, deadline = self._next(db), self._clock() + ttl
-            db.execute(
-                "REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)",
-                (key, value, revision, revision, deadline, self._boot.name),
-            )
-            sqlite_rows.write_span(db, key, deadline, ttl, self._boot)
-        return Record(key, value, revision, revision)
+            sqlite_rows.delete_row(db, key)  # of an earlier boot
+            revision = self._next(db)
+            record = Record(key, value, revision, revision)
+            sqlite_rows.write_durable(db, record)
+            if ttl is not None:
+                sqlite_rows.make_ephemeral(db, key)
+                self._live(db, key, ttl)
+        return record
 
     @primitive
     def update(self, record: Record, value: str, ttl: float | None) -> Record:
@@ -70,11 +71,13 @@ class SqliteStore:
                     return found  # an earlier try of this very call came through
                 raise Conflict(found)
             revision = self._next(db)
-            db.execute(
-                "UPDATE records SET value = ?, version = ? WHERE key = ?",
-                (value, revision, record.key),
-            )
+            for table in ("records", "durable"):  # one of them has it
+                db.execute(
+                    f"UPDATE {table} SET value = ?, version = ? WHERE key = ?",
+                    (value, revision, record.key),
+                )
             if ttl is not None:
+                sqlite_rows.make_ephemeral(db, record.key)
                 self._live(db, record.key, ttl)
         return Record(record.key, value, record.created, revision)
 
@@ -99,8 +102,7 @@ class SqliteStore:
 
     @primitive
     def list(self, prefix: str) -> Snapshot:
-        records = (row.record for row in self._look())
-        return Snapshot(tuple(r for r in records if matches(prefix, r.key)))
+        return Snapshot(tuple(row.record for row in self._look(prefix)))
 
     def wait(
         self, prefix: str, since: Snapshot, timeout: float, *, gone: bool = False
@@ -160,15 +162,15 @@ class SqliteStore:
         row = db.execute("SELECT n FROM revision").fetchone()
         return int(row[0])
 
-    def _look(self, key: str | None = None) -> tuple[Row, ...]:
-        """Read the live rows: all, or that of one key."""
+    def _look(self, prefix: str) -> tuple[Row, ...]:
+        """Read the live rows that a prefix means."""
         before = self._clock()
         with self._database.opened() as db:
-            rows = read_rows(db, key)
+            rows = read_rows(db, prefix)
             current = sqlite_rows.is_current(db, self._database.path, self._boot)
         if not current:  # to call what others wrote dead, it has to be
             before = self._clock()
             with self._database.transaction() as db:
-                rows = read_rows(db, key)
+                rows = read_rows(db, prefix)
         after = self._clock()
         return tuple(row for row in rows if row.alive(self._boot, before, after))
