@@ -73,10 +73,10 @@ def read_picture(snapshot: Snapshot, label: str, service_id: str) -> Picture:
     """Read a snapshot of the label as this service id sees it."""
     by_key = {record.key: record for record in snapshot.records}
     record = by_key.get(founder_key(label))
-    founder = record and Founder.from_json(record.value)
+    founder = Founder.from_json(record.value) if record else None
     name = founder.service_id if founder else ""
     at = by_key.get(registration_key(label, name))
-    registered = at and Registration.from_json(at.value)
+    registered = Registration.from_json(at.value) if at else None
     up, members = [], []
     for each in snapshot.records:
         _, kind, owner = key_parts(each.key)
