@@ -192,7 +192,7 @@ class Mixed(Machine):
 
 
 def check(machine: type[Machine], examples: int = 300) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,
