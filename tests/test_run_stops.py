@@ -24,6 +24,7 @@ from integration.support.commands import (
     finish,
     is_up,
     keys,
+    passing,
     started,
     wait_until,
 )
@@ -62,7 +63,7 @@ def test_a_signal_deregisters_first(
         sound.wait_for("up")
         begun = now()
         running.send_signal(number)
-        wait_until(lambda: keys(store) == [])
+        wait_until(lambda: passing(store) == [])
         assert sound.said() == "up\n"  # draining
         assert finish(running).code == 3
     assert now() - begun >= 1
@@ -145,7 +146,7 @@ def test_the_stop_signal_of_an_image_deregisters_first(
         wait_until(lambda: is_up(store, UP))
         sound.wait_for("up")
         running.send_signal(number)
-        wait_until(lambda: keys(store) == [])
+        wait_until(lambda: passing(store) == [])
         assert sound.said() == "up\n"  # draining
         assert finish(running).code == 3
     assert sound.said() == "up\ngot\n"
@@ -203,7 +204,7 @@ def test_a_signal_just_after_the_start_leaves_no_orphan(
     with booting(script) as running:
         assert finish(running).code == code
     assert not left_by(booting)
-    assert keys(store) == []
+    assert passing(store) == []
 
 
 def test_no_signal_goes_to_a_group_that_is_gone(
@@ -252,7 +253,7 @@ def test_a_second_signal_cuts_the_drain_short(store: Store, sound: RunScript) ->
     with sound("exec sleep 60", "--drain=1h") as running:
         wait_until(lambda: is_up(store, UP))
         running.terminate()
-        wait_until(lambda: keys(store) == [])
+        wait_until(lambda: passing(store) == [])
         running.send_signal(signal.SIGINT)
         assert finish(running).code == 128 + signal.SIGINT
 
@@ -265,7 +266,7 @@ def test_a_second_signal_is_not_ignored_with_the_first(
     with sound(script, "--drain=1h", "--stop-timeout=200ms") as running:
         wait_until(lambda: is_up(store, UP))
         running.terminate()
-        wait_until(lambda: keys(store) == [])
+        wait_until(lambda: passing(store) == [])
         running.terminate()
         assert finish(running).code == 137
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.support.bench import BAD, OK, Bench
-from integration.support.commands import HANG, wait_until
+from integration.support.commands import HANG, passing, wait_until
 from service_monitor.errors import StoreUnavailable
 from service_monitor.node.probe import Result
 from service_monitor.timing import now
@@ -23,7 +23,7 @@ def test_up_is_published_and_withdrawn_on_stop(bench: Bench) -> None:
     bench.start()
     wait_until(lambda: bench.hosts == ["host-a"])
     bench.bounds.stop.request(15)
-    wait_until(lambda: bench.others.list("").records == ())
+    wait_until(lambda: not passing(bench.others))
 
 
 @pytest.mark.promise(6)

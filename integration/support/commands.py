@@ -14,7 +14,7 @@ import psutil
 
 from integration.support.cli import CLI, clean_environment
 from service_monitor.cli.app import cli
-from service_monitor.records import Registration, hosts_prefix
+from service_monitor.records import Registration, hosts_prefix, key_parts
 from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
@@ -125,6 +125,11 @@ def is_up(store: Store, key: str) -> bool:
 
 def keys(store: Store) -> list[str]:
     return [record.key for record in store.list("").records]
+
+
+def passing(store: Store) -> list[str]:
+    """Give the keys of what is to go with its process: of all but members."""
+    return [key for key in keys(store) if key_parts(key)[1] != "members"]
 
 
 def error_of(outcome: Outcome) -> str:

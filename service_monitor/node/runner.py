@@ -18,6 +18,7 @@ from service_monitor.errors import (
 from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.net.lacks import start_thread
 from service_monitor.node.child import KILL_WAIT, Child
+from service_monitor.node.closing import remembering_failure
 from service_monitor.node.ending import Ending
 from service_monitor.node.joining import Joining, environment
 from service_monitor.node.plan import Plan
@@ -27,6 +28,7 @@ from service_monitor.node.startup_lease import Claim, Held, NothingHeld
 from service_monitor.node.watcher import Watched, Watcher
 from service_monitor.recipes.acquire import acquire, give_back, unclaim
 from service_monitor.recipes.arrival import Arrival
+from service_monitor.recipes.chronicle import Chronicle
 from service_monitor.recipes.claim import Founding
 from service_monitor.recipes.lease import Lease, Request
 from service_monitor.recipes.timings import TIMINGS, Timings
@@ -66,6 +68,7 @@ class Runner:
         self._never_started = True
         self._started: Watcher | None = None  # beside COMMAND
         self._gone = False  # the lease, before its time
+        self._chronicle = Chronicle(store, watched.service)
         ttl = watched.service.ttl
         self._arrival = Arrival(store, request, ttl, self._check, timings)
         self._founding = Founding(store, request)
@@ -88,7 +91,10 @@ class Runner:
         `LeaseLost` and `CannotStart` when it was never started; then nothing of ours
         stays in the store.
         """
-        lease = self._acquire()
+        with remembering_failure(self._chronicle, self._bounds):
+            return self._run_in_turn(self._acquire())
+
+    def _run_in_turn(self, lease: Lease | None) -> int:
         try:
             self._notifier.extend(self._request.lease_timeout)
             watcher = self._new_watcher(lease)
@@ -117,11 +123,12 @@ class Runner:
         return child.code
 
     def _acquire(self) -> Lease | None:
-        plan, request = self._plan, self._request
+        plan, begun = self._plan, now()
+        self._chronicle.note("queued")
         try:
-            return acquire(
+            lease = acquire(
                 self._store,
-                request,
+                self._request,
                 plan.acquire_timeout,
                 self._bounds,
                 self._notifier,
@@ -129,6 +136,8 @@ class Runner:
                 self._timings,
                 self._founding,
             )
+            self._chronicle.note("granted", f"token {lease.token}", now() - begun)
+            return lease
         except AcquireTimeout as error:
             if not plan.start_anyway or isinstance(error, IdInUse):
                 raise
@@ -149,14 +158,9 @@ class Runner:
         trouble = Trouble("trying on")
         while True:
             try:
-                made = Watcher(
-                    self._store,
-                    self._watched,
-                    claim,
-                    self._pulse,
-                    self._bounds,
-                    self._timings,
-                )
+                watched, pulse, bounds = self._watched, self._pulse, self._bounds
+                more = self._timings, self._chronicle
+                made = Watcher(self._store, watched, claim, pulse, bounds, *more)
                 trouble.over()
                 return made
             except LocalLack as error:
@@ -180,6 +184,7 @@ class Runner:
         # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
         self._ending.forced_after = plan.drain + plan.stop_timeout + ours
+        self._chronicle.began()
         self._never_started = False
         try:
             child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
@@ -194,6 +199,8 @@ class Runner:
 
     def _ended(self, code: int) -> None:
         """End the rest, and this process if that takes too long: a full log, a disk."""
+        if not self._stop.requested:
+            self._chronicle.ended_by(f"COMMAND ended with exit code {code}")
         self._stop.request()
 
         def end() -> None:
@@ -221,6 +228,7 @@ class Runner:
         done = watcher.published if self._founds else watcher.is_up
         if stops and not done:
             self._lost = True
+            self._chronicle.ended_by("stopped, as its lease was lost")
             self._stop.request()
 
     def _end(self, child: Child, was_up: bool) -> None:

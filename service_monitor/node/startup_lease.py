@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from service_monitor.errors import Conflict
 from service_monitor.node.holding import Holding
 from service_monitor.node.pulse import Pulse
+from service_monitor.recipes.chronicle import Chronicle
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.lease import Lease
 from service_monitor.recipes.release_gate import ReleaseGate
@@ -76,6 +77,7 @@ class StartupLease:
         health: Health,
         trouble: Trouble,
         pulse: Pulse,
+        chronicle: Chronicle,
     ) -> None:
         self.key = key
         """The key of its ticket."""
@@ -85,6 +87,7 @@ class StartupLease:
         self._claim = claim
         self._health = health
         self._trouble = trouble
+        self._chronicle = chronicle
         self._gate = ReleaseGate(health.rise)
         self._holding: Holding | None = None
         if isinstance(claim, Held):
@@ -131,6 +134,7 @@ class StartupLease:
         new = self._gate.look(found)
         if new:
             self.let_go()  # another acquisition than the one that is kept alive
+            self._chronicle.began()
             log.info("this service holds the startup lease; released once it is up")
         elif before and not self.seen:
             if release_sent:  # only the reply was lost
@@ -167,6 +171,7 @@ class StartupLease:
             "startup lease released after %s: the next node may start",
             format_duration(now() - since),
         )
+        self._chronicle.note("released", seconds=now() - since)
         self.let_go()
 
     def _end_late(self, record: Record) -> None:
@@ -198,5 +203,6 @@ class StartupLease:
             self._health.reason,
             why,
         )
+        self._chronicle.lost(why)
         if isinstance(self._claim, Held):
             self._claim.on_lost()

@@ -7,14 +7,17 @@ hosts that the next node reads after its grant contain this one.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 
 from service_monitor.errors import Stopped
 from service_monitor.net.calls import STOP_GRACE, Bounds
+from service_monitor.node.closing import close
 from service_monitor.node.founded import Founded, NotAsked
 from service_monitor.node.probe import Probe
 from service_monitor.node.pulse import Pulse
 from service_monitor.node.startup_lease import Claim, StartupLease
+from service_monitor.recipes.chronicle import Chronicle
 from service_monitor.recipes.health import Health
 from service_monitor.recipes.publisher import Publisher, Service
 from service_monitor.recipes.timings import TIMINGS, Timings
@@ -66,6 +69,7 @@ class Watcher:
         pulse: Pulse,
         bounds: Bounds,
         timings: Timings = TIMINGS,
+        chronicle: Chronicle | None = None,
     ) -> None:
         service, rhythm = watched.service, watched.rhythm
         self.was_up = False
@@ -84,9 +88,15 @@ class Watcher:
         self._health = Health(rhythm.rise, rhythm.fall)
         self._trouble = Trouble("probing on")
         self._logged = False
-        self._publisher = Publisher(store, service, pulse.vouch, pulse.beat)
+        self._ours = False  # the registration
+        self._chronicle = chronicle = chronicle or Chronicle(store, service)
+        self._publisher = Publisher(
+            store, service, pulse.vouch, pulse.beat, chronicle.remember
+        )
         key = lease_prefix(service.label) + service.service_id
-        self.lease = StartupLease(store, key, claim, self._health, self._trouble, pulse)
+        self.lease = StartupLease(
+            store, key, claim, self._health, self._trouble, pulse, chronicle
+        )
 
     @property
     def is_up(self) -> bool:
@@ -123,7 +133,9 @@ class Watcher:
         self._pulse.beat()
         result = self._probe()
         self._pulse.beat()
-        if self._health.observe(*result) or not self._logged:
+        if self._health.observe(*result):
+            self._turned()
+        elif not self._logged:
             self._log_state()
         if self._health.up and not self.was_up:
             self.was_up = True
@@ -132,26 +144,35 @@ class Watcher:
         before = self._health.up
         try:
             self._founded.look()
-            if self._publish() and self.is_up:
-                self.lease.release_if_due()
-                self._founded.ask()
+            if self._publish():
+                if self.is_up:
+                    self.lease.release_if_due()
+                    self._founded.ask()
+                self._chronicle.keep_up()
             self._trouble.over()
         except FAILURES as error:
             self._trouble.met(error)
         if self._health.up != before:  # as its record was taken back
-            self._log_state()
+            self._turned()
         self._pulse.beat()
         self._pause(begun + self._interval(result.ok))
 
     def withdraw(self) -> None:
-        """Deregister; blocks for `STOP_GRACE` at the most. Never raises."""
+        """Deregister, and write down how it ended.
+
+        Blocks for `STOP_GRACE` at the most. Never raises.
+        """
+        with self._bounds.within(STOP_GRACE):
+            if (withdrawn := self._deregister()) is not None:
+                close(self._chronicle, self._bounds, withdrawn=withdrawn)
+
+    def _deregister(self) -> bool | None:
+        """Return whether there was a registration of ours; None if that failed."""
         publisher, service_id = self._publisher, self._service.service_id
         try:
-            with self._bounds.within(STOP_GRACE):
-                withdrawn = publisher.withdraw()
-            if withdrawn:
+            if publisher.withdraw():
                 log.info("deregistered %s", service_id)
-                return
+                return True
         except (*FAILURES, Stopped) as error:
             if publisher.wrote:
                 log.warning(
@@ -159,16 +180,17 @@ class Watcher:
                     format_duration(self._service.ttl),
                     error,
                 )
-                return
+                return None
         when = "any more" if publisher.wrote else "and never was"
         log.info("%s is not registered %s", service_id, when)
+        return False
 
     def _publish(self) -> bool:
         done = False
         try:
             done = self._publisher.reconcile(self._health)
         finally:
-            self.published = done and self.is_up
+            self._ours, self.published = done, done and self.is_up
         self._pulse.beat()
         return done
 
@@ -192,7 +214,10 @@ class Watcher:
                 stop.wait(left)
                 return
             try:
-                self._store.wait(lease.key, lease.snapshot, left)
+                due_in = self._chronicle.due_in if self._ours else math.inf
+                self._store.wait(lease.key, lease.snapshot, min(left, due_in))
+                if due_in < math.inf:
+                    self._chronicle.keep_up()
             except FAILURES:  # the next round tells whether the store serves us
                 stop.wait(min(self._timings.store_retry, left))
             self._pulse.beat()
@@ -200,6 +225,10 @@ class Watcher:
                 return
             self._pulse.beat()
             stop.wait(min(pace, max(0.0, until - now())))
+
+    def _turned(self) -> None:
+        self._chronicle.turned(self._health.up, self._health.reason)
+        self._log_state()
 
     def _log_state(self) -> None:
         level = logging.INFO if self._health.up else logging.WARNING

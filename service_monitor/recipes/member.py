@@ -23,7 +23,7 @@ class Event:
 
     `at` is a wall clock's time in RFC 3339, for people only. `seconds` led to it, by
     the clock of that machine: in the queue before "granted", in the start before "up",
-    up before "down".
+    up before "down". `others` are the fields that this release does not know.
     """
 
     at: str
@@ -32,6 +32,10 @@ class Event:
     write others."""
     reason: str = ""
     seconds: float | None = None
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+_EVENT = {each.name for each in fields(Event)} - {"others"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class Member:
         """Write what there is; a field that is None or empty is left out."""
         given = asdict(self)
         others = given.pop("others")
-        given["events"] = [_without_empty(each) for each in given["events"]]
+        given["events"] = [
+            each.pop("others") | _without_empty(each) for each in given["events"]
+        ]
         return json.dumps(others | _without_empty(given), ensure_ascii=False)
 
     @classmethod
@@ -85,10 +91,12 @@ def _read_events(listed: object) -> tuple[Event, ...]:
     if not isinstance(listed, list):
         return ()
     found = [each for each in listed if isinstance(each, dict) and _is_event(each)]
-    return tuple(
-        Event(each["at"], each["event"], each.get("reason", ""), each.get("seconds"))
-        for each in found
-    )
+    return tuple(_read_event(each) for each in found)
+
+
+def _read_event(each: dict[str, Any]) -> Event:
+    known = {name: value for name, value in each.items() if name in _EVENT}
+    return Event(**known, others={n: v for n, v in each.items() if n not in _EVENT})
 
 
 def _is_event(each: dict[str, Any]) -> bool:

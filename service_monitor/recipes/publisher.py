@@ -57,7 +57,9 @@ class Publisher:
     publishes is left alone until it lapses.
 
     The record is kept alive, in a thread of its own, while `vouch()` is true. `alive`
-    is called between two calls to the store that may take long.
+    is called between two calls to the store that may take long. `remember` is called
+    before an "up" is written, with whether the record is to begin another life; what it
+    raises ends the round.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Publisher:
         service: Service,
         vouch: Callable[[], bool],
         alive: Callable[[], None] = lambda: None,
+        remember: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._service = service
+        self._remember = remember
         self._vouch = vouch
         self._alive = alive
         self._nonce = new_nonce()
@@ -129,14 +133,16 @@ class Publisher:
 
     def _write(self, found: Sequence[Record], wanted: str) -> bool:
         key, session, ttl = self._service.key, self._session, self._service.ttl
+        if found and self._is_another(found[0]):
+            return self._give_way(found[0])
+        anew = not found or session is None or not session.keeps(found[0])
+        if self._up and (anew or found[0].value != wanted):
+            self._remember(anew)
+            self._alive()
         if not found:
             self._end_session()
             self._keep(self._begin(lambda: self._store.create(key, wanted, ttl)))
-        elif nonce_of(found[0].value) != self._nonce and (
-            session or self._is_elsewhere(found[0])
-        ):
-            return self._give_way(found[0])
-        elif session is None or not session.keeps(found[0]):
+        elif session is None or anew:
             # An earlier run's; or ours, and the reply to its write was lost.
             record = found[0]
             self._keep(self._begin(lambda: self._store.update(record, wanted, ttl)))
@@ -164,6 +170,12 @@ class Publisher:
         if self._session is not None:
             self._session.end()
         self._session = None
+
+    def _is_another(self, found: Record) -> bool:
+        """Tell whether the record is another process's that is not to be replaced."""
+        if nonce_of(found.value) == self._nonce:
+            return False
+        return self._session is not None or self._is_elsewhere(found)
 
     def _is_elsewhere(self, other: Record) -> bool:
         found = Registration.from_json(other.value)
