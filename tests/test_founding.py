@@ -268,3 +268,29 @@ def test_all_that_are_remembered_are_told(store: Store, sound: RunScript) -> Non
     script = 'echo "$SERVICE_MONITOR_MEMBERS $SERVICE_MONITOR_HOSTS" >&2; exit 3'
     with sound(script, ONCE) as running:
         assert "10.0.0.2,10.0.0.3,10.0.0.10 10.0.0.10\n" in finish(running).err
+
+
+@pytest.mark.parametrize("state", ["up", "stopped"])
+def test_a_start_after_a_power_cut_knows_its_peers(
+    store: Store, sound: RunScript, state: str
+) -> None:
+    """Nobody is up, and it would found a cluster of its own, or look for nobody."""
+    write(store, "es-9", "founded")
+    member = Member("es-2", "10.0.0.2", state)  # type: ignore[arg-type]
+    store.create("es/members/es-2", member.to_json(), None)
+    told = "$SERVICE_MONITOR_FIRST,${SERVICE_MONITOR_HOSTS-unset},"
+    script = f'echo "{told}$SERVICE_MONITOR_MEMBERS" >&2; exit 3'
+    with sound(script, ONCE) as running:
+        assert "0,,10.0.0.2\n" in finish(running).err
+
+
+def test_a_node_that_was_up_is_remembered_as_a_founder_of_old(
+    run: Run, store: Store, sound: RunScript
+) -> None:
+    """Switched to "once", a label of old would be founded a second time."""
+    with sound("exec sleep 60") as running:
+        wait_until(lambda: "es/members/es-1" in keys(store))
+        running.terminate()
+        finish(running)
+    assert acquire(run, "es-2", ONCE, "--print-role").out == "joiner\n"
+    assert founder(store).reason == "es-1 is remembered"

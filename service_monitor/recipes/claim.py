@@ -31,18 +31,28 @@ class Founding:
         self._nonce = new_nonce()
         self._claimed = False  # a claim of this process may be in the store
 
-    def look(self) -> Decision:
-        """Decide what this start is to do; one small call, if all is well."""
+    def glance(self) -> Decision:
+        """Decide by the founder's record alone, with one small call.
+
+        "found" and "join" are for good. "claim" and "wait" call for a `look`.
+        """
         request = self._request
         if request.found != "once":
             return ANYBODY
         label, name = request.label, request.service_id
         alone = self._store.list(self._key)
         decision = decide(read_picture(alone, label, name), label, name)
-        if decision.act not in ("found", "join"):
-            everything = self._store.list(f"{label.lower()}/")
-            decision = decide(read_picture(everything, label, name), label, name)
         return replace(decision, snapshot=alone)
+
+    def look(self) -> Decision:
+        """Decide what this start is to do, by the whole label where that matters."""
+        decision = self.glance()
+        if decision.act in ("found", "join"):
+            return decision
+        label, name = self._request.label, self._request.service_id
+        everything = self._store.list(f"{label.lower()}/")
+        closer = decide(read_picture(everything, label, name), label, name)
+        return replace(closer, snapshot=decision.snapshot)
 
     def act(self, decision: Decision) -> None:
         """Write the claim, or that the cluster was founded, where that is decided.

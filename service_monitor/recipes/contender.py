@@ -19,7 +19,6 @@ from collections.abc import Callable
 
 from service_monitor.errors import Replaced, StoreRefused
 from service_monitor.recipes.claim import Founding
-from service_monitor.recipes.founder import founder_key
 from service_monitor.recipes.founding import Decision
 from service_monitor.recipes.identity import queued_elsewhere
 from service_monitor.recipes.lease import Lease, Request, Waiting
@@ -128,7 +127,7 @@ class Contender:
 
     def _look(self) -> Lease | Waiting | None:
         """Do what the list asks for; None if that was to enter the queue."""
-        decision = self._founding.look()
+        decision = self._founding.glance()
         self._check()
         snapshot = self._store.list(lease_prefix(self._request.label))
         self._check()
@@ -139,7 +138,7 @@ class Contender:
             earlier = found and found[1]
             blocked = self._blocked(earlier, queue, snapshot)
             if blocked is None and earlier and earlier.ticket.held:
-                blocked = self._forbidden(decision, queue, 0)
+                blocked = self._forbidden(decision, queue)
             return blocked or self._join(earlier, queue)
         index, mine = found
         life = self._current_life()
@@ -147,19 +146,19 @@ class Contender:
         if mine.ticket.held:
             return life.learn(mine.record)  # the reply to our write was lost
         life.keep_alive(mine.record)
-        ahead, label = decision.ahead, self._request.label
+        ahead = decision.ahead
         if comes_after(queue, index, ahead=ahead) >= queue.slots:
-            return behind(queue, index, label, snapshot, self._timings, ahead=ahead)
-        position = queue.position(self._request.key)
-        return self._forbidden(decision, queue, position) or life.take(mine.record)
+            return behind(queue, index, snapshot, self._timings, ahead=ahead)
+        return self._forbidden(decision, queue) or life.take(mine.record)
 
-    def _forbidden(
-        self, decision: Decision, queue: Queue, position: int
-    ) -> Waiting | None:
+    def _forbidden(self, decision: Decision, queue: Queue) -> Waiting | None:
         """Return what forbids a start whose place would do; else claim to found."""
-        if decision.snapshot is not None and decision.act == "wait":
-            since, key = decision.snapshot, founder_key(self._request.label)
-            return gated(queue, position, key, decision.why, since, self._timings)
+        if decision.act not in ("found", "join"):
+            decision = self._founding.look()
+            if decision.act in ("found", "join"):
+                raise Changed  # and the queue was read before that
+        if decision.act == "wait":
+            return gated(queue, self._request, decision, self._timings)
         self._founding.act(decision)
         return None
 

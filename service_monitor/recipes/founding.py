@@ -28,6 +28,8 @@ from service_monitor.records import (
 )
 from service_monitor.text import printable
 
+_NOTHING = Snapshot(())
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -61,7 +63,7 @@ class Decision:
     why: str = ""
     ahead: bool = False
     """Whether it goes past those in the queue that wait for it to found."""
-    snapshot: Snapshot | None = None
+    snapshot: Snapshot = _NOTHING
     """The founder's record as it was looked at: what to wait for a change of."""
 
 

@@ -5,10 +5,12 @@ No I/O.
 
 from __future__ import annotations
 
-from service_monitor.recipes.lease import Waiting
+from service_monitor.recipes.founder import founder_key
+from service_monitor.recipes.founding import Decision
+from service_monitor.recipes.lease import Request, Waiting
 from service_monitor.recipes.queue import Queue
 from service_monitor.recipes.timings import Timings
-from service_monitor.records import Snapshot, lease_prefix
+from service_monitor.records import Snapshot
 
 
 def comes_after(queue: Queue, index: int, *, ahead: bool) -> int:
@@ -29,7 +31,6 @@ def comes_after(queue: Queue, index: int, *, ahead: bool) -> int:
 def behind(
     queue: Queue,
     index: int,
-    label: str,
     snapshot: Snapshot,
     timings: Timings,
     *,
@@ -44,7 +45,8 @@ def behind(
     # But the one ahead may be paused or dead: so all look often whom the next
     # `slots` releases may concern.
     is_near = index < 2 * queue.slots
-    prefix = lease_prefix(label)
+    mine = queue.entries[index].record.key
+    prefix = mine.rpartition("/")[0] + "/"
     overtaken = index < queue.slots  # by who founds
     any_of_them = ahead or overtaken or (several and is_next)
     return Waiting(
@@ -58,15 +60,17 @@ def behind(
 
 
 def gated(
-    queue: Queue, position: int, key: str, why: str, since: Snapshot, timings: Timings
+    queue: Queue, request: Request, decision: Decision, timings: Timings
 ) -> Waiting:
-    """Return what a ticket waits for whose place would do: a change under `key`."""
+    """Return what a ticket waits for whose place would do: that another one founds."""
+    found = queue.find(request.key)
+    waits = found is not None and not found[1].ticket.held
     return Waiting(
         queue,
-        position,
-        since,
-        obstacle=key,
+        queue.position(request.key) if waits else 0,
+        decision.snapshot,
+        obstacle=founder_key(request.label),
         gone=False,
         look_within=timings.look_next,
-        gate=why,
+        gate=decision.why,
     )
