@@ -6,7 +6,8 @@ A round: a node holds the turn and boots; from the moment its service answers 2x
 moment the next node may start. Ours is `watch` releasing and the next `acquire-lease`
 exiting. The peer is the script people write: `etcdctl lock NAME -- sh -c 'boot; until
 healthy; sleep 0.25'`, until the next one's script begins. What etcd did meanwhile comes
-from its own /metrics.
+from its own /metrics. In turn with both, ours once more, with a `watch` that remembers
+nothing: the difference is what the member's record costs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,16 @@ import click
 import requests
 
 from integration.support.cli import CLI
+from integration.support.commands import by_python
 from integration.support.etcd import Etcd, start_etcd
 
 BOOT = 1.0
+FORGETFUL = """
+from service_monitor.__main__ import main
+from service_monitor.recipes.chronicle import Chronicle
+Chronicle.remember = lambda *_: None
+main()
+"""
 
 
 class Service:
@@ -72,13 +81,18 @@ def counts(etcd: Etcd) -> dict[str, float]:
     return found | {"raft": float(applied)}
 
 
-def ours(etcd: Etcd, label: str, waiters: int) -> tuple[float, dict[str, float]]:
-    """Hand over once; return the seconds it took and what etcd counted."""
+def ours(
+    etcd: Etcd, label: str, waiters: int, cli: Sequence[str] = CLI
+) -> tuple[float, dict[str, float]]:
+    """Hand over once; return the seconds it took and what etcd counted.
+
+    `cli` is what `watch` is started by.
+    """
     store, service = ["--store", etcd.url], Service()
 
     def command(name: str, service_id: str, *more: str) -> list[str]:
         ids = [f"--label={label}", f"--service-id={service_id}", "--log-level=error"]
-        return [*CLI, name, *ids, *store, *more]
+        return [*(cli if name == "watch" else CLI), name, *ids, *store, *more]
 
     subprocess.run(command("acquire-lease", "holder"), check=True)
     queue = []
@@ -140,15 +154,18 @@ def main(rounds: int, waiters: int) -> None:
     etcdctl = shutil.which("etcdctl") or shutil.which(beside)
     if not etcdctl or not shutil.which("curl"):
         print("no etcdctl or no curl here: only our own figures")
-    mine, theirs, seen = [], [], []
+    mine, theirs, forgetful, seen = [], [], [], []
     with start_etcd() as etcd:
         for turn in range(rounds):
             took, did = ours(etcd, f"bench-{turn}", waiters)
             mine.append(took)
             seen.append(did)
+            cli = by_python(FORGETFUL)
+            forgetful.append(ours(etcd, f"forgetful-{turn}", waiters, cli)[0])
             if etcdctl and shutil.which("curl"):
                 theirs.append(peer(etcd, f"peer-{turn}", etcdctl))
     print(f"service_monitor: {milliseconds(mine)}")
+    print(f"remembering nothing: {milliseconds(forgetful)}")
     if theirs:
         print(f"etcdctl lock:    {milliseconds(theirs)}")
         ratio = statistics.median(mine) / statistics.median(theirs)

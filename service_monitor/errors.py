@@ -104,8 +104,8 @@ class HeldByAnother(ServiceMonitorError):
     """The lease to release is not the acquisition that was named."""
 
 
-class StillAlive(ServiceMonitorError):
-    """A label is to be forgotten in which a node lives."""
+class StillLives(ServiceMonitorError):
+    """What is to be forgotten is registered, queues, or was written to meanwhile."""
 
 
 class Stopped(ServiceMonitorError):

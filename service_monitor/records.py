@@ -159,6 +159,11 @@ class Registration(_Json):
         )
 
 
+def label_prefix(label: str) -> str:
+    """Return the prefix of all records of a label; it is compared without case."""
+    return f"{label.lower()}/"
+
+
 def lease_prefix(label: str) -> str:
     """Return the prefix of a label's tickets; labels are compared without case."""
     return f"{label.lower()}/lease/"

@@ -47,13 +47,18 @@ BAD_STORES += ["etcd2s://h?cert=/x", "etcd://u@h?password-file=/nowhere", "http:
 BAD_STORES += [f"etcd://u:s3cret@h/{'x' * 2048}", f"sqlite:///{'x' * 2048}"]
 
 
+LABELLED = [["hosts"], ["status"], ["acquire-lease"], ["release-lease"]]
+LABELLED += [["forget", "--service-id=es-1"]]
+
+
 def bad_input() -> Iterator[list[str]]:
     for name in BAD_NAMES:
-        for command in "hosts", "status", "acquire-lease", "release-lease":
-            yield [command, "--label", name]
+        for command in LABELLED:
+            yield [*command, "--label", name]
         yield [*WATCH, "--label", name]
         yield ["acquire-lease", "--label=es", "--service-id", name]
         yield ["release-lease", "--label=es", "--service-id", name]
+        yield ["forget", "--label=es", "--service-id", name]
         yield [*WATCH, "--service-id", name]
     for url in BAD_URLS:
         yield ["watch", "--label=es", "--monitor-url", url]
@@ -64,8 +69,8 @@ def bad_input() -> Iterator[list[str]]:
             yield ["acquire-lease", "--label=es", option, duration]
         yield ["hosts", "--label=es", "--wait", "--timeout", duration]
     for url in BAD_STORES:
-        for command in "hosts", "status", "acquire-lease", "release-lease":
-            yield [command, "--label=es", "--store", url]
+        for command in LABELLED:
+            yield [*command, "--label=es", "--store", url]
         yield [*WATCH, "--store", url]
     for count in "", "0", "-1", "1.5", "x", "9" * 50:
         yield [*WATCH, "--rise", count]
@@ -77,6 +82,8 @@ def bad_input() -> Iterator[list[str]]:
         yield ["release-lease", "--label=es", "--token", count]
     yield ["hosts", "--label=es", "--port=65536"]
     yield ["hosts", "--label=es", "--format=yaml"]
+    for state in "", "stopped", "UP", "up,down", "\x1b[2J":
+        yield ["hosts", "--label=es", f"--state={state}"]
     for host in "", "h:9200", "0.0.0.0", "[::1]", "a,b", "224.0.0.1", "fe80::1%eth0":
         yield [*WATCH, "--host", host]
     for info in "", "x", "{", '{"a": NaN}', "k=\udcff":
@@ -158,6 +165,7 @@ def test_a_bad_default_store_is_refused(
         ["release-lease", "--token=-1"],
         ["release-lease", "--service-id=d?recursive=true"],
         ["status", "--label=_x"],
+        ["forget", "--service-id=d/*"],
         ["status", "--log-level=loud"],
     ],
     ids=" ".join,

@@ -5,6 +5,8 @@ The contract runs against a real server, in integration/test_dynamodb.py.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from integration.support.stubbed_dynamodb import (
@@ -283,3 +285,23 @@ def test_ends_are_written_wide(dynamo: StubbedService) -> None:
     assert alive <= 15
     assert dead >= 16
     assert int(put["litter_after"]["N"]) > EPOCH + 3600
+
+
+def test_nothing_ends_a_durable_record(dynamo: StubbedService) -> None:
+    """DynamoDB would clean up what is remembered, a day after it was written."""
+    dynamo.finds(COUNTER)
+    dynamo.gives("transact_write_items")
+    record = dynamo.store.create("es/members/a", "v", None)
+    put = dynamo.asked[1]["TransactItems"][1]["Put"]["Item"]
+    assert put.keys() == {"label", "key", "value", "created", "version"}
+    dynamo.finds(put)
+    assert dynamo.store.time_left(record) == math.inf
+    dynamo.finds(COUNTER)
+    dynamo.gives("transact_write_items")
+    dynamo.store.update(record, "w", None)
+    update = dynamo.asked[4]["TransactItems"][1]["Update"]
+    assert (
+        update["UpdateExpression"] == "SET #value = :new_value, #version = :new_version"
+    )
+    dynamo.gives("query", Items=[put])
+    assert [r.value for r in dynamo.store.list("es/members/").records] == ["v"]

@@ -19,6 +19,8 @@ Params = Callable[..., tuple[dict[str, object], list[str]]]
 OTHERS = {
     ("hosts", "--timeout"): "WAIT_TIMEOUT",
     ("hosts", "--format"): "HOSTS_FORMAT",
+    ("hosts", "--state"): "HOSTS_STATE",
+    ("forget", "--service-id"): "FORGET_SERVICE_ID",
     ("status", "--format"): "STATUS_FORMAT",
 } | {
     (command, option): name
@@ -26,7 +28,7 @@ OTHERS = {
     for option, name in (("--timeout", "PROBE_TIMEOUT"), ("--monitor-url", "URL"))
 }
 """Variables that are not called after their option alone."""
-FLAGS = {"dry_run", "insecure", "print_token", "force"}
+FLAGS = {"dry_run", "events", "insecure", "print_token", "force"}
 OPTIONS = [
     (command, option)
     for command in COMMANDS.values()

@@ -12,6 +12,7 @@ from service_monitor.cli.twins import Twin
 
 EXITS = {
     "acquire-lease": (0, 1, 2, 69, 70, 71, 74, 130, 143),
+    "forget": (0, 1, 2, 69, 70, 71, 74, 130, 143),
     "hosts": (0, 1, 2, 69, 70, 71, 74, 130, 143),
     "init-store": (0, 2, 69, 70, 71, 74, 130, 143),
     "release-lease": (0, 1, 2, 69, 70, 71, 74, 130, 143),

@@ -213,7 +213,13 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["hosts --label=es", "status", "release-lease --label=es"]
+    "command",
+    [
+        "hosts --label=es",
+        "status",
+        "release-lease --label=es",
+        "forget --label=es --service-id=a",
+    ],
 )
 def test_one_look_without_a_thread_ends_with_71(
     run: Run, no_threads: None, command: str

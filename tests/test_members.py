@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service_monitor.recipes.member import Event, Member
+from integration.support.members import SINCE, remembered
+from service_monitor.recipes.member import Event
 from service_monitor.recipes.members import (
     UNREADABLE,
     Members,
@@ -27,13 +28,9 @@ from service_monitor.records import (
     ticket_key,
 )
 
-SINCE = "2026-01-02T03:04:05Z"
-
 
 def member(name: str, state: str = "up", label: str = "es", **more: Any) -> Record:
-    fields = {"host": f"host-{name}", "since": SINCE, "reason": "200 OK"} | more
-    value = Member(service_id=name, state=state, **fields)  # type: ignore[arg-type]
-    return Record(member_key(label, name), value.to_json(), 1, 1)
+    return Record(member_key(label, name), remembered(name, state, **more), 1, 1)
 
 
 def alive(name: str, state: str = "up", label: str = "es", **more: Any) -> Record:
@@ -42,8 +39,8 @@ def alive(name: str, state: str = "up", label: str = "es", **more: Any) -> Recor
     return Record(registration_key(label, name), value.to_json(), 1, 1)
 
 
-def queued(name: str) -> Record:
-    value = Ticket(name, f"host-{name}", "waiting", "n", 60).to_json()
+def queued(name: str, state: Literal["waiting", "held"] = "waiting") -> Record:
+    value = Ticket(name, f"host-{name}", state, "n", 60).to_json()
     return Record(ticket_key("es", name), value, 1, 1)
 
 
@@ -74,12 +71,12 @@ def test_who_was_stopped_says_so() -> None:
     """Nobody could tell a node taken out on purpose from one that died."""
     entry = only(member("a", "stopped", reason="SIGTERM", port=1, info={"b": 1}))
     assert (entry.state, entry.last_state) == ("gone", "stopped")
-    assert (entry.since, entry.reason) == (SINCE, "SIGTERM")
+    assert (entry.since, entry.reason) == (SINCE, "stopped: SIGTERM")
     assert (entry.host, entry.port, entry.info) == ("host-a", 1, {"b": 1})
 
 
 def test_a_stop_without_a_reason_says_stopped() -> None:
-    """The column would be empty, as if nothing were known."""
+    """The sentence would end in a colon."""
     assert only(member("a", "stopped", reason="")).reason == "stopped"
 
 
@@ -101,10 +98,16 @@ def test_who_died_without_a_reason() -> None:
 
 def test_the_place_in_the_queue_is_known() -> None:
     """Nobody could see that a member which is gone is on its way back."""
-    ticket = only(member("a"), queued("a")).ticket
-    assert ticket is not None
-    assert ticket.state == "waiting"
-    assert only(member("a")).ticket is None
+    stopped = member("a", "stopped", reason="SIGTERM")
+    waiting, starting = (
+        only(stopped, each) for each in (queued("a"), queued("a", "held"))
+    )
+    assert waiting.reason == "stopped: SIGTERM; waits for its turn to start"
+    assert starting.reason == "stopped: SIGTERM; starts now"
+    assert waiting.ticket is not None
+    assert waiting.ticket.state == "waiting"
+    assert only(stopped).ticket is None
+    assert only(stopped, alive("a"), queued("a")).reason == "r"
     assert read_members([queued("a")]).entries == ()
 
 
@@ -190,7 +193,7 @@ def test_what_is_no_member_is_set_apart(
     assert [each.service_id for each in members.entries] == ["z"]
     assert members.strangers == (record.key,)
     warn_of_foreign(members)
-    said = f"{record.key} is no member: left aside; `forget` removes it"
+    said = f"{record.key} is no member: left aside. To remove it: forget"
     assert caplog.messages == [said]
 
 

@@ -28,6 +28,7 @@ from integration.support.commands import (
     finish,
     is_up,
     keys,
+    passing,
     started,
     wait_until,
 )
@@ -85,7 +86,7 @@ def test_a_signal_ends_watch_well(
         outcome = finish(running)
     assert (outcome.code, outcome.out) == (0, "")
     assert "Traceback" not in outcome.err
-    assert keys(store) == []
+    assert passing(store) == []
 
 
 def test_a_background_command_still_ends_by_ctrl_c(
@@ -184,6 +185,7 @@ def test_a_watch_that_is_stopped_early_says_what_stays(
         ["acquire-lease", "--label=es"],
         ["status"],
         ["release-lease", "--label=es"],
+        ["forget", "--label=es", "--service-id=es-1"],
     ],
 )
 def test_a_store_that_hangs_does_not_hold_up_the_end(
@@ -216,7 +218,12 @@ def test_a_signal_at_the_very_start(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "argv",
-    [["hosts", "--label=es"], ["status"], ["release-lease", "--label=es"]],
+    [
+        ["hosts", "--label=es"],
+        ["status"],
+        ["release-lease", "--label=es"],
+        ["forget", "--label=es", "--service-id=es-2"],
+    ],
 )
 def test_a_signal_before_the_first_call_counts(
     run: Run, store: Store, argv: list[str]

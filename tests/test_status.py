@@ -54,6 +54,9 @@ def test_services_with_what_they_publish(store: Store) -> None:
             "since": "2026-01-02T03:04:05Z",
             "reason": "200 OK",
             "info": {"port": 1},
+            "last_state": None,
+            "rank": None,
+            "events": [],
         }
     ]
 

@@ -97,7 +97,7 @@ class Observer(ABC):
 
 
 def split(path: str) -> Key | None:
-    """Read `label/lease/name`; None for what is not ours."""
+    """Read `label/lease/name`; None for what is not judged, as a member's record."""
     parts = path.strip("/").split("/")
     if len(parts) != 3 or parts[1] not in ("lease", "hosts"):
         return None

@@ -132,9 +132,10 @@ def test_an_update_with_a_ttl_ends_a_durable_record(
 ) -> None:
     """What is to be forgotten some day would stay for ever."""
     store = make_store()
-    record = store.create(f"{label}/a", "1", None)
-    record = store.update(record, "2", SHORT)
-    assert 0 < store.time_left(record) <= SHORT
+    before = store.create(f"{label}/a", "1", None)
+    record = store.update(before, "2", SHORT)
+    for seen in before, record:
+        assert 0 < store.time_left(seen) <= SHORT
     assert [r.value for r in store.list(f"{label}/a").records] == ["2"]
     assert gone_within(store, f"{label}/a", SHORT + 4)
     with pytest.raises(RecordGone):

@@ -14,6 +14,7 @@ VALUES = {
     "header": "Authorization: Basic a b",
     "store": "etcd://h",
     "wait": "3",
+    "state": "gone",
     "port": "9300",
     "format_": "json",
     "lease_timeout": "5m",

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from service_monitor import DISTRIBUTION
 from service_monitor.cli.acquire_lease import acquire_lease
+from service_monitor.cli.forget import forget
 from service_monitor.cli.hosts import hosts
 from service_monitor.cli.init_store import init_store
 from service_monitor.cli.process import Process
@@ -66,6 +67,7 @@ for _command in (
     acquire_lease,
     release_lease,
     status,
+    forget,
     reset,
     init_store,
 ):

@@ -19,12 +19,20 @@ from service_monitor.cli.process import Process
 )
 @options.label
 @option(
+    "--state",
+    variable="HOSTS_STATE",
+    type=click.Choice(["up", "down", "gone", "any"]),
+    default="up",
+    help="Print the hosts of members in this state. Gone: it was up once, and is not "
+    "registered now.",
+)
+@option(
     "--wait",
     type=values.COUNT,
     is_flag=False,
     flag_value=1,
     metavar="[N]",
-    help="Wait until N hosts are up (1 if N is left out).",
+    help="Wait until N hosts are up, or in --state (1 if N is left out).",
 )
 @option(
     "--timeout",
@@ -56,6 +64,7 @@ def hosts(
     process: Process,
     /,
     label: str,
+    state: str,
     wait: int | None,
     timeout: float,
     port: int | None,
@@ -73,10 +82,16 @@ def hosts(
     Example:
       service-monitor hosts --label=es --port=9300
       10.0.0.1:9300,10.0.0.2:9300
+      service-monitor hosts --label=es --state=gone
+      10.0.0.3
     """
-    from service_monitor.recipes.discovery import up_hosts, wait_for_hosts
-    from service_monitor.records import hosts_prefix
+    from service_monitor.recipes.discovery import search_up, wait_for_hosts
+    from service_monitor.recipes.members import STATES, search_in
 
+    if state == "up":
+        search = search_up(label, port)
+    else:
+        search = search_in(STATES if state == "any" else [state], label, port)
     with opened(store, process.bounds) as opened_store:
         if wait:
             listed = wait_for_hosts(
@@ -85,11 +100,11 @@ def hosts(
                 wait,
                 timeout,
                 process.bounds,
-                port,
-                process.timings,
+                timings=process.timings,
+                search=search,
             )
         else:
-            listed = up_hosts(opened_store.list(hosts_prefix(label)).records, port)
+            listed = search.find(opened_store.list(search.prefix).records, set())
     if format_ == "json":
         click.echo(json.dumps(listed))
     else:

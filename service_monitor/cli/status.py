@@ -24,24 +24,37 @@ from service_monitor.cli.process import Process
     default="table",
     help="How to print it.",
 )
+@option(
+    "--events",
+    is_flag=True,
+    help="Show the last 20 events of each service, too. JSON always has them.",
+)
 @store_option
 @options.log_level
 @click.pass_obj
 def status(
-    process: Process, /, label: str | None, format_: str, store: StoreChoice
+    process: Process,
+    /,
+    label: str | None,
+    format_: str,
+    events: bool,
+    store: StoreChoice,
 ) -> None:
     """Show services, lease holders and waiters.
 
-    Services with their state and its reason; who holds a lease or waits for one, with
-    position, age and the seconds left.
+    Services with their state and its reason, also those that were up once and are gone;
+    who holds a lease or waits for one, with position, age and the seconds left.
 
     \b
     Example:
       service-monitor status --label=es
+      service-monitor status --label=es --events
     """
     from service_monitor.recipes.status import gather, render
 
     with opened(store, process.bounds) as opened_store:
         found = gather(opened_store, label)
-    as_json = format_ == "json"
-    click.echo(json.dumps(found, indent=2) if as_json else render(found))
+    if format_ == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(render(found, events=events))

@@ -209,4 +209,7 @@ def _hint(name: str, words: Mapping[str, Iterable[str]]) -> str:
 
     word = name.removeprefix(PREFIX)
     near = difflib.get_close_matches(word, sorted(words), 1, _LIKENESS)
-    return f": did you mean {' or '.join(sorted(words[near[0]]))}?" if near else ""
+    if not near:
+        return ""
+    own, meant = PREFIX + near[0], sorted(words[near[0]])
+    return f": did you mean {own if own in meant else ' or '.join(meant)}?"

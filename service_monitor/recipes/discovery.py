@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from service_monitor.errors import WaitTimeout
 from service_monitor.net.addresses import is_host, is_nowhere, with_port
@@ -12,11 +13,7 @@ from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.net.stop import Stop
 from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import FAILURES, Trouble
-from service_monitor.records import (
-    Record,
-    Registration,
-    hosts_prefix,
-)
+from service_monitor.records import Record, Registration, hosts_prefix
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
@@ -72,6 +69,27 @@ def in_order(places: Iterable[tuple[str, int | None]]) -> list[str]:
     return [with_port(*place) for place in ordered]
 
 
+@dataclass(frozen=True)
+class Search:
+    """Which hosts of a label to look for: in what records, and how to find them."""
+
+    prefix: str
+    """What the records' keys begin with."""
+    state: str
+    """What the hosts are, in words."""
+    find: Callable[[Iterable[Record], set[str]], list[str]]
+    """Given the records, and the keys that were warned of: it adds to these."""
+
+
+def search_up(label: str, port: int | None = None) -> Search:
+    """Return the search for the hosts that are up, as `up_hosts` finds them."""
+    return Search(
+        hosts_prefix(label),
+        "up",
+        lambda records, warned: up_hosts(records, port, warned),
+    )
+
+
 def wait_for_hosts(
     store: Store,
     label: str,
@@ -80,25 +98,30 @@ def wait_for_hosts(
     bounds: Bounds,
     port: int | None = None,
     timings: Timings = TIMINGS,
+    search: Search | None = None,
 ) -> list[str]:
     """Block until that many hosts are up; return all that are, as `up_hosts` does.
 
+    With a `search` block until it finds that many, whose `port` then is the search's.
     The last look is at the deadline, `timeout` seconds from now. If too few are up then
     it raises `WaitTimeout`, or if that look failed its `StoreError` or `LocalLack`.
     Outages of the store before that are waited out. Raises `Stopped`, and
     `StoreRefused` at once from a store that never served us.
     """
     with bounds.within(timeout + STOP_GRACE):
-        return _until_up(store, label, at_least, timeout, bounds.stop, port, timings)
+        wanted = search or search_up(label, port)
+        return _until_found(
+            store, label, wanted, at_least, timeout, bounds.stop, timings
+        )
 
 
-def _until_up(
+def _until_found(
     store: Store,
     label: str,
+    search: Search,
     at_least: int,
     timeout: float,
     stop: Stop,
-    port: int | None,
     timings: Timings,
 ) -> list[str]:
     deadline = now() + timeout
@@ -108,14 +131,14 @@ def _until_up(
         hosts: list[str] = []
         over = now() >= deadline
         try:
-            snapshot = store.list(hosts_prefix(label))
+            snapshot = store.list(search.prefix)
             trouble.served()
-            hosts = up_hosts(snapshot.records, port, warned)
+            hosts = search.find(snapshot.records, warned)
             if len(hosts) >= at_least:
                 return hosts
             if not over:
                 left = max(0.0, min(timings.look_hosts, deadline - now()))
-                store.wait(hosts_prefix(label), snapshot, left)
+                store.wait(search.prefix, snapshot, left)
             trouble.over()
         except FAILURES as error:
             trouble.met(error)
@@ -126,8 +149,8 @@ def _until_up(
             if trouble.failure is not None:
                 raise trouble.failure
             raise WaitTimeout(
-                f"label {label}: {len(hosts)} of {at_least} hosts up after "
-                f"{format_duration(timeout)}: {', '.join(hosts) or 'none'}"
+                f"label {label}: {len(hosts)} of {at_least} hosts {search.state} "
+                f"after {format_duration(timeout)}: {', '.join(hosts) or 'none'}"
             )
         # A wait is a hint and may return at once: never spin.
         stop.wait(min(timings.pace, max(0.0, deadline - now())))

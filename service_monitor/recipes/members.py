@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from service_monitor.recipes.discovery import in_order, is_joinable, natural
+from service_monitor.recipes.discovery import Search, in_order, is_joinable, natural
 from service_monitor.recipes.member import Event, Member
-from service_monitor.records import NAME, Record, Registration, Ticket, key_parts
+from service_monitor.records import (
+    NAME,
+    Record,
+    Registration,
+    Ticket,
+    key_parts,
+    label_prefix,
+)
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +143,7 @@ def _not_seen(
         member.host,
         "down" if unread else "gone",
         member.since,
-        UNREADABLE if unread else _why_gone(member),
+        UNREADABLE if unread else _why_gone(member) + _on_its_way(ticket),
         member.port,
         member.info,
         member,
@@ -147,10 +154,18 @@ def _not_seen(
 def _why_gone(member: Member) -> str:
     """Say how it went: nobody writes a last word for one that died."""
     if member.state == "stopped":
-        return member.reason or "stopped"
-    last = f"last known {member.state} since {member.since}"
-    more = f": {member.reason}" if member.reason else ""
-    return f"died or was cut off; {last}{more}"
+        went = "stopped"
+    else:
+        last = f"last known {member.state} since {member.since}"
+        went = f"died or was cut off; {last}"
+    return f"{went}: {member.reason}" if member.reason else went
+
+
+def _on_its_way(ticket: Ticket | None) -> str:
+    """Say that it comes back: a member that starts anew is not registered yet."""
+    if ticket is None:
+        return ""
+    return "; starts now" if ticket.held else "; waits for its turn to start"
 
 
 def warn_of_foreign(members: Members, warned: set[str] | None = None) -> None:
@@ -161,5 +176,17 @@ def warn_of_foreign(members: Members, warned: set[str] | None = None) -> None:
             log.warning("%s names no valid host: left aside", key)
     for key in members.strangers:
         if key not in known:
-            log.warning("%s is no member: left aside; `forget` removes it", key)
+            log.warning("%s is no member: left aside. To remove it: forget", key)
     known.update(members.placeless, members.strangers)
+
+
+def search_in(states: Sequence[str], label: str, port: int | None = None) -> Search:
+    """Return the search for the hosts of members in one of these states."""
+
+    def find(records: Iterable[Record], warned: set[str]) -> list[str]:
+        members = read_members(records)
+        warn_of_foreign(members, warned)
+        return members.hosts(states, port)
+
+    said = states[0] if len(states) == 1 else "of any state"
+    return Search(label_prefix(label), said, find)

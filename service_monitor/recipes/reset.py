@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service_monitor.errors import Conflict, StillAlive
+from service_monitor.errors import Conflict, StillLives
 from service_monitor.recipes.founder import Founder, founder_key
 from service_monitor.recipes.retry import look_again
 from service_monitor.records import Record, Registration, Ticket, key_parts
@@ -63,7 +63,7 @@ def reset(store: Store, label: str) -> Remains:
     """Forget the founder and the members of a label; return what that was.
 
     The founder last: a label that remembers nobody and nothing may be founded. Blocks
-    for a call for each member. Raises `StillAlive` while anybody is registered there,
+    for a call for each member. Raises `StillLives` while anybody is registered there,
     or holds or waits for the lease; and `StoreError`.
     """
     first = remains(store, label)
@@ -71,7 +71,7 @@ def reset(store: Store, label: str) -> Remains:
     def forget() -> None:
         left = remains(store, label)
         if left.alive:
-            raise StillAlive(
+            raise StillLives(
                 f"label {label}: {', '.join(left.alive[:5])}: stop all nodes of the "
                 "label, their `watch`, too, before you reset it"
             )

@@ -35,7 +35,8 @@ class Store(Protocol):
 
         With None it is durable: it stays until it is deleted, also when this machine
         or the store is restarted. Raises `KeyExists`. Repeating a create whose reply
-        was lost raises it too, with one's own record in it: compare the nonce.
+        was lost may raise it too, with one's own record in it: compare the nonce. Two
+        creates of the same value may both succeed: a claim needs a nonce.
         """
         ...
 
@@ -43,15 +44,16 @@ class Store(Protocol):
         """Replace the value if the record is still as read; `created` stays.
 
         It then lives `ttl` seconds more, or with None as long as it had left: a durable
-        one stays durable. Raises
-        `Conflict` when it was changed, `RecordGone` when it expired or was deleted.
+        one stays durable. Raises `Conflict` when it was changed, `RecordGone` when it
+        expired or was deleted.
         """
         ...
 
     def keep_alive(self, record: Record, ttl: float) -> Record:
         """Let it live `ttl` seconds from now; wakes nobody.
 
-        `ttl` is the one it was written with. Raises `RecordGone` if it has expired, and
+        `ttl` is the one it was written with; a durable record needs none of this, and
+        etcd v2 would make it end. Raises `RecordGone` if it has expired, and
         `Conflict` if somebody else changed it. etcd v3 renews the lease it was written
         on, and sees neither a deletion nor a change: `list` tells.
         """

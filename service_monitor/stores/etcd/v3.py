@@ -111,10 +111,13 @@ class Etcd3Store:
 
     @primitive
     def time_left(self, record: Record) -> float:
-        if record.handle == _DURABLE:
-            there = {found.created for found in self.list(record.key).records}
-            return math.inf if record.created in there else 0.0
-        return self._leases.seconds_left(record.handle)
+        lease = record.handle
+        if lease == _DURABLE:  # no lease tells whether it is still there
+            found = {each.created: each for each in self.list(record.key).records}
+            if record.created not in found:
+                return 0.0
+            lease = found[record.created].handle
+        return math.inf if lease == _DURABLE else self._leases.seconds_left(lease)
 
     @primitive
     def local_address(self) -> str:

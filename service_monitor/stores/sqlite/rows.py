@@ -123,6 +123,16 @@ def write_durable(db: sqlite3.Connection, record: Record) -> None:
     db.execute("INSERT INTO durable VALUES (?, ?, ?, ?)", values)
 
 
+def write_ephemeral(
+    db: sqlite3.Connection, record: Record, deadline: float, ttl: float, boot: Boot
+) -> None:
+    """Write a row that lives until its deadline."""
+    values = record.key, record.value, record.created, record.version
+    row = *values, deadline, boot.name
+    db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
+    write_span(db, record.key, deadline, ttl, boot)
+
+
 def make_ephemeral(db: sqlite3.Connection, key: str) -> None:
     """Let a durable row of that key be one whose deadline is still to be set."""
     db.execute(

@@ -56,10 +56,11 @@ class SqliteStore:
             sqlite_rows.delete_row(db, key)  # of an earlier boot
             revision = self._next(db)
             record = Record(key, value, revision, revision)
-            sqlite_rows.write_durable(db, record)
-            if ttl is not None:
-                sqlite_rows.make_ephemeral(db, key)
-                self._live(db, key, ttl)
+            if ttl is None:
+                sqlite_rows.write_durable(db, record)
+            else:
+                end = self._clock() + ttl
+                sqlite_rows.write_ephemeral(db, record, end, ttl, self._boot)
         return record
 
     @primitive
