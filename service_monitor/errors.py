@@ -105,7 +105,7 @@ class HeldByAnother(ServiceMonitorError):
 
 
 class StillLives(ServiceMonitorError):
-    """The member to forget is registered, queues, or was written to meanwhile."""
+    """What is to be forgotten is registered, queues, or was written to meanwhile."""
 
 
 class Stopped(ServiceMonitorError):

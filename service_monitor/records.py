@@ -95,7 +95,8 @@ def _is_required(each: Field[Any]) -> bool:
 class Ticket(_Json):
     """A place in the queue, and once it is "held" the lease itself.
 
-    `lease_timeout` is in seconds; `since` is a wall clock's, for people only.
+    `lease_timeout` is in seconds; `since` is a wall clock's, for people only. `found`
+    is "once" where it waits for who has claimed to found the cluster.
     """
 
     service_id: str
@@ -105,6 +106,7 @@ class Ticket(_Json):
     lease_timeout: float
     slots: int = 1
     since: str = field(default_factory=timestamp)
+    found: str | None = None
 
     @property
     def held(self) -> bool:
@@ -195,8 +197,12 @@ def member_key(label: str, service_id: str) -> str:
 def key_parts(key: str) -> tuple[str, str, str]:
     """Return a key's label, its kind ("lease", "hosts", "members") and its service id.
 
-    What is missing in a key that is not ours is empty, from the left.
+    A label's founder has the kind "founder", and no service id in its key. What is
+    missing in a key that is not ours is empty, from the left.
     """
+    owner, _, last = key.rpartition("/")
+    if last == "founder" and "/" not in owner:
+        return owner, last, ""
     where, _, service_id = key.rpartition("/")
     label, _, kind = where.rpartition("/")
     return label, kind, service_id

@@ -135,7 +135,7 @@ def test_variables_are_real() -> None:
     options = [option for command in COMMANDS.values() for option in command.params]
     known |= {n for option in options if isinstance(option, Twin) for n in option.older}
     known |= {"SERVICE_MONITOR_COMPLETE", "SERVICE_MONITOR_TEST_DYNAMODB"}
-    known |= {joining.HOSTS, joining.TOKEN, joining.FIRST}
+    known |= {joining.HOSTS, joining.TOKEN, joining.FIRST, joining.MEMBERS}
     for page in PAGES + SCRIPTS:
         said = set(re.findall(r"SERVICE_MONITOR_[A-Z_]*[A-Z]", page.read_text()))
         assert said <= known, page.name

@@ -19,6 +19,7 @@ from service_monitor.cli.hosts import hosts
 from service_monitor.cli.init_store import init_store
 from service_monitor.cli.process import Process
 from service_monitor.cli.release_lease import release_lease
+from service_monitor.cli.reset import reset
 from service_monitor.cli.run import run
 from service_monitor.cli.status import status
 from service_monitor.cli.twins import Twin
@@ -67,6 +68,7 @@ for _command in (
     release_lease,
     status,
     forget,
+    reset,
     init_store,
 ):
     cli.add_command(_command)

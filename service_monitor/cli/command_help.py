@@ -58,7 +58,7 @@ class Command(click.Command):
         **settings: Any,
     ) -> None:
         super().__init__(*args, **settings)
-        self.exits = dict(sorted((exits | _EXITS | signalled).items()))
+        self.exits = dict(sorted((_EXITS | exits | signalled).items()))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write stores, exit codes and variables below the options."""

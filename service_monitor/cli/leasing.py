@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from service_monitor.cli import values
 from service_monitor.cli.identity import Identity
@@ -39,6 +39,7 @@ class Leasing:
         stays: bool = False,
         known: bool = True,
         published: bool,
+        found: Literal["empty", "once"] = "empty",
     ) -> Request:
         """Return what is asked of the store, once the host is known."""
         from service_monitor.recipes.lease import Request
@@ -52,6 +53,7 @@ class Leasing:
             stays=stays,
             known=known,
             published=published,
+            found=found,
         )
 
 

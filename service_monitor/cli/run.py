@@ -7,6 +7,7 @@ import click
 from service_monitor.cli import options
 from service_monitor.cli.advertising import Advertising, advertising_options
 from service_monitor.cli.command_help import REFUSED, Command
+from service_monitor.cli.founding import FoundingChoice, founding_options
 from service_monitor.cli.identity import Identity, identity_options
 from service_monitor.cli.leasing import Leasing, leasing_options
 from service_monitor.cli.opening import StoreChoice, opened, store_option
@@ -33,6 +34,7 @@ from service_monitor.cli.watching import new_notifier, service_to_publish
 @probing_options
 @advertising_options
 @leasing_options
+@founding_options
 @option(
     "--on-lease-timeout",
     type=click.Choice(["fail", "start"]),
@@ -58,6 +60,7 @@ def run(
     probing: Probing,
     advertising: Advertising,
     leasing: Leasing,
+    founding: FoundingChoice,
     on_lease_timeout: str,
     on_lease_lost: str | None,
     stopping: Stopping,
@@ -69,8 +72,8 @@ def run(
 
     Acquires the lease, starts COMMAND, releases the lease as soon as that is up, and
     publishes its state. When told to stop it deregisters first. COMMAND finds whom to
-    join in SERVICE_MONITOR_HOSTS, and in SERVICE_MONITOR_FIRST a 1 if it is to found
-    the cluster.
+    join in SERVICE_MONITOR_HOSTS, in SERVICE_MONITOR_MEMBERS all that were ever up, and
+    in SERVICE_MONITOR_FIRST a 1 if it is to found the cluster.
 
     \b
     Example:
@@ -105,13 +108,20 @@ def run(
             notifier,
             runs_already=False,
         )
-        request = leasing.request(identity, service.host, stays=True, published=True)
+        request = leasing.request(
+            identity, service.host, stays=True, published=True, found=founding.found
+        )
         probe = new_probe(probing.target, bounds)
         runner = Runner(
             opened_store,
             request,
             plan,
-            Watched(service, probe, probing.rhythm),
+            Watched(
+                service,
+                probe,
+                probing.rhythm,
+                founding.watched(opened_store, service, probing, bounds),
+            ),
             Pulse(probing.ttl, notifier),
             bounds,
             process.ending,

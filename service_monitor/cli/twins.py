@@ -158,7 +158,7 @@ def warn_of_unknown(ctx: click.Context, environ: Mapping[str, str]) -> None:
         return
     from service_monitor.node import joining  # slow, and needed below `run` alone
 
-    run_sets = joining.HOSTS, joining.FIRST, joining.TOKEN
+    run_sets = joining.HOSTS, joining.FIRST, joining.TOKEN, joining.MEMBERS
     words |= {each.removeprefix(PREFIX): {each} for each in run_sets}
     for name, ours in unknown.items():
         if name not in run_sets:

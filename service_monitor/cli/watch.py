@@ -10,6 +10,7 @@ import click
 from service_monitor.cli import options
 from service_monitor.cli.advertising import Advertising, advertising_options
 from service_monitor.cli.command_help import Command
+from service_monitor.cli.founding import FoundingChoice, founding_options
 from service_monitor.cli.identity import Identity, identity_options
 from service_monitor.cli.opening import StoreChoice, opened, store_option
 from service_monitor.cli.probing import Probing, probing_options
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 @identity_options
 @probing_options
 @advertising_options
+@founding_options
 @options.heartbeat_file
 @store_option
 @options.log_level
@@ -34,6 +36,7 @@ def watch(
     identity: Identity,
     probing: Probing,
     advertising: Advertising,
+    founding: FoundingChoice,
     heartbeat_file: str | None,
     store: StoreChoice,
 ) -> None:
@@ -67,7 +70,12 @@ def watch(
         probe = with_hint(new_probe(probing.target, bounds), probing.url.host)
         watcher = Watcher(
             opened_store,
-            Watched(service, probe, probing.rhythm),
+            Watched(
+                service,
+                probe,
+                probing.rhythm,
+                founding.watched(opened_store, service, probing, bounds),
+            ),
             AnyOfOurs(),
             Pulse(probing.ttl, notifier),
             bounds,

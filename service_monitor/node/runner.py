@@ -9,10 +9,10 @@ from contextlib import suppress
 
 from service_monitor.errors import (
     AcquireTimeout,
+    CannotStart,
     IdInUse,
     LeaseLost,
     LocalLack,
-    Stopped,
     StoreRefused,
 )
 from service_monitor.net.calls import STOP_GRACE, Bounds
@@ -26,16 +26,15 @@ from service_monitor.node.pulse import Pulse
 from service_monitor.node.signals import for_command
 from service_monitor.node.startup_lease import Claim, Held, NothingHeld
 from service_monitor.node.watcher import Watched, Watcher
-from service_monitor.recipes.acquire import acquire
+from service_monitor.recipes.acquire import acquire, give_back, unclaim
 from service_monitor.recipes.arrival import Arrival
 from service_monitor.recipes.chronicle import Chronicle
+from service_monitor.recipes.claim import Founding
 from service_monitor.recipes.lease import Lease, Request
-from service_monitor.recipes.release import remove_own
 from service_monitor.recipes.timings import TIMINGS, Timings
-from service_monitor.recipes.trouble import FAILURES, Trouble, failure_text
-from service_monitor.records import nonce_of
+from service_monitor.recipes.trouble import Trouble, failure_text
 from service_monitor.stores.base import Store
-from service_monitor.timing import format_duration, now
+from service_monitor.timing import now
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +65,22 @@ class Runner:
         self._timings = timings
         self._lost = False  # and so COMMAND was stopped
         self._founds = False
+        self._never_started = True
         self._started: Watcher | None = None  # beside COMMAND
         self._gone = False  # the lease, before its time
         self._chronicle = Chronicle(store, watched.service)
         ttl = watched.service.ttl
         self._arrival = Arrival(store, request, ttl, self._check, timings)
-        notifier, check = pulse.notifier, self._check
+        self._founding = Founding(store, request)
         self._joining = Joining(
-            store, request, self._arrival, notifier, self._stop, check, timings
+            store,
+            request,
+            self._arrival,
+            self._founding,
+            pulse.notifier,
+            self._stop,
+            self._check,
+            timings,
         )
 
     def run(self) -> int:
@@ -96,8 +103,10 @@ class Runner:
             finally:
                 watcher.lease.let_go()
         finally:
-            with self._bounds.within(STOP_GRACE):
-                self._give_back(lease)
+            if self._never_started:
+                unclaim(self._founding, self._bounds)
+            if lease is not None:
+                give_back(self._store, self._request, lease, self._bounds)
         return LeaseLost.exit_code if self._lost or code is None else code
 
     def _run(self, lease: Lease | None, watcher: Watcher) -> int | None:
@@ -125,6 +134,7 @@ class Runner:
                 self._notifier,
                 self._arrival,
                 self._timings,
+                self._founding,
             )
             self._chronicle.note("granted", f"token {lease.token}", now() - begun)
             return lease
@@ -161,21 +171,27 @@ class Runner:
             self._check()
 
     def _start(self, lease: Lease | None, watcher: Watcher) -> Child:
-        hosts = self._joining.others(lease, watcher.lease)
-        self._founds = lease is not None and hosts == []
-        environ = environment(os.environ, lease, hosts, founds=self._founds)
+        others = self._joining.others(lease, watcher.lease)
+        self._founds = others.founds
+        environ = environment(os.environ, lease, others)
         self._stop.check()
         if watcher.lease.lapsed:
             raise self._joining.too_late(watcher.lease)
         plan = self._plan
+        hosts = others.hosts
         whom = "unknown" if hosts is None else ", ".join(hosts) or "nobody"
         log.info("starting %s; to join: %s", plan.command[0], whom)
         # Before it runs, as a signal may come while it is being started.
         ours = 2 * STOP_GRACE + KILL_WAIT + 1
         self._ending.forced_after = plan.drain + plan.stop_timeout + ours
         self._chronicle.began()
+        self._never_started = False
         with self._ending.starting():
-            child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
+            try:
+                child = Child(plan.command, environ, self._ended, alone=plan.stop_alone)
+            except CannotStart:
+                self._never_started = True
+                raise
             self._ending.last_act, self._ending.pass_on = child.kill, child.send
         self._started = watcher
         if self._gone:
@@ -232,17 +248,3 @@ class Runner:
             log.info("stopping %s", plan.command[0])
         child.stop(for_command(stop.signal), plan.stop_timeout, stop)
         log.info("%s ended with exit code %s", plan.command[0], child.code)
-
-    def _give_back(self, lease: Lease | None) -> None:
-        """Free the lease if it is still ours: it did not get up."""
-        if lease is None:
-            return
-        try:
-            nonce = nonce_of(lease.record.value) or ""
-            remove_own(self._store, self._request.key, nonce)
-        except (*FAILURES, Stopped) as error:
-            log.warning(
-                "cannot give the lease back, it lapses within %s: %s",
-                format_duration(self._request.ttl),
-                error,
-            )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service_monitor.errors import Stopped
 from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.node.closing import close
+from service_monitor.node.founded import Founded, NotAsked
 from service_monitor.node.probe import Probe
 from service_monitor.node.pulse import Pulse
 from service_monitor.node.startup_lease import Claim, StartupLease
@@ -42,11 +43,15 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class Watched:
-    """What a watcher watches: the service as it is published, and how it is probed."""
+    """What a watcher watches: the service as it is published, and how it is probed.
+
+    And whether its cluster is founded.
+    """
 
     service: Service
     probe: Probe
     rhythm: Rhythm
+    founded: Founded = field(default_factory=NotAsked)
 
 
 class Watcher:
@@ -75,6 +80,7 @@ class Watcher:
         self._service = service
         self._rhythm = rhythm
         self._probe = watched.probe
+        self._founded = watched.founded
         self._store = store
         self._pulse = pulse
         self._bounds = bounds
@@ -138,9 +144,11 @@ class Watcher:
         self.lease.observe(result.ok)
         before = self._health.up
         try:
+            self._founded.look()
             if self._publish():
                 if self.is_up:
                     self.lease.release_if_due()
+                    self._founded.ask()
                 self._chronicle.keep_up()
             self._trouble.over()
         except FAILURES as error:

@@ -8,12 +8,15 @@ from service_monitor.errors import Stopped
 from service_monitor.net.calls import STOP_GRACE, Bounds
 from service_monitor.net.stop import Stop
 from service_monitor.recipes.arrival import Arrival, awaiting
+from service_monitor.recipes.claim import Founding
 from service_monitor.recipes.contender import Contender
 from service_monitor.recipes.lease import Lease, Request, Waiting
+from service_monitor.recipes.release import remove_own
 from service_monitor.recipes.reporter import Reporter, Silent
 from service_monitor.recipes.timings import TIMINGS, Timings
 from service_monitor.recipes.trouble import FAILURES, Trouble
 from service_monitor.recipes.waitlog import WaitLog
+from service_monitor.records import nonce_of
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
 
@@ -28,6 +31,7 @@ def acquire(
     reporter: Reporter | None = None,
     arrival: Arrival | None = None,
     timings: Timings = TIMINGS,
+    founding: Founding | None = None,
 ) -> Lease:
     """Take the lease when it is this service id's turn; block up to `timeout` seconds.
 
@@ -38,7 +42,7 @@ def acquire(
     Outages of the store are waited out, and so is what this machine lacks. Raises
     `AcquireTimeout`, `Replaced` and `Stopped`, and `StoreRefused` if the store refuses
     us before it ever let us queue: no waiting lifts that. Then nothing of ours stays in
-    the store.
+    the store, nor a claim to found that the `founding` made.
     """
     reporter = reporter or Silent()
 
@@ -47,13 +51,20 @@ def acquire(
         reporter.passing()
 
     arrival = arrival or Arrival(store, request, check=check, timings=timings)
+    founding = founding or Founding(store, request)
     contender = Contender(
-        store, request, check=check, enter=arrival.enter, timings=timings
+        store,
+        request,
+        check=check,
+        enter=arrival.enter,
+        timings=timings,
+        founding=founding,
     )
     wait = _Acquiring(store, request, bounds, reporter, arrival, contender, timings)
     try:
         return wait.until_granted(timeout)
     except BaseException:
+        unclaim(founding, bounds)
         _leave(contender, bounds)
         raise
 
@@ -167,6 +178,35 @@ def _await_change(
     store.wait(waiting.obstacle, waiting.snapshot, longest, gone=waiting.gone)
     if now() - started < timings.queue_pace:
         stop.wait(timings.queue_pace)
+
+
+def unclaim(founding: Founding, bounds: Bounds) -> None:
+    """Take back the claim of a start that never came; log where that fails."""
+    try:
+        with bounds.within(STOP_GRACE):
+            founding.give_back()
+    except (*FAILURES, Stopped) as error:
+        log.warning(
+            "cannot give the claim to found back: only this service id may found now, "
+            "until `reset`: %s",
+            error,
+        )
+
+
+def give_back(store: Store, request: Request, lease: Lease, bounds: Bounds) -> None:
+    """Free the lease if it is still ours, as what it was for is over.
+
+    Log where that fails.
+    """
+    try:
+        with bounds.within(STOP_GRACE):
+            remove_own(store, request.key, nonce_of(lease.record.value) or "")
+    except (*FAILURES, Stopped) as error:
+        log.warning(
+            "cannot give the lease back, it lapses within %s: %s",
+            format_duration(request.ttl),
+            error,
+        )
 
 
 def _leave(contender: Contender, bounds: Bounds) -> None:

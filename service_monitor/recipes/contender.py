@@ -2,7 +2,8 @@
 
 Rules:
 1. A ticket's place is its index among the live tickets of its label, by `created`. It
-   only moves forward, so a place seen once is good for as long as the ticket lives.
+   only moves forward, so a place seen once is good for as long as the ticket lives. Who
+   claimed to found the cluster goes ahead of those that wait for it: turn.py.
 2. A contender whose place is below `slots` turns its ticket into the lease, by a write
    that succeeds only while that very ticket is still there, unchanged.
 3. That write's version is the fencing token. The holder counts its deadline from before
@@ -17,6 +18,8 @@ import logging
 from collections.abc import Callable
 
 from service_monitor.errors import Replaced, StoreRefused
+from service_monitor.recipes.claim import Founding
+from service_monitor.recipes.founding import Decision
 from service_monitor.recipes.identity import queued_elsewhere
 from service_monitor.recipes.lease import Lease, Request, Waiting
 from service_monitor.recipes.queue import Entry, Queue, read_queue, warn_of_strangers
@@ -24,6 +27,7 @@ from service_monitor.recipes.retry import Changed, look_again
 from service_monitor.recipes.session import Session
 from service_monitor.recipes.ticket import TicketLife
 from service_monitor.recipes.timings import TIMINGS, Timings
+from service_monitor.recipes.turn import behind, comes_after, gated
 from service_monitor.records import Record, Snapshot, lease_prefix, new_nonce
 from service_monitor.stores.base import Store
 from service_monitor.timing import format_duration, now
@@ -39,7 +43,8 @@ class Contender:
 
     `session` makes what keeps a waiting ticket alive. `check` is called between a look
     and what is written because of it: it raises where nothing more is to be written.
-    `enter` is asked before a ticket is written and returns what forbids that.
+    `enter` is asked before a ticket is written and returns what forbids that. The
+    `founding` is looked at before the queue is: turn.py tells why.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Contender:
         check: Callable[[], None] = lambda: None,
         enter: Callable[[Entry | None, Queue], Waiting | None] = lambda *_: None,
         timings: Timings = TIMINGS,
+        founding: Founding | None = None,
     ) -> None:
         self._store = store
         self._request = request
@@ -59,6 +65,7 @@ class Contender:
         self._check = check
         self._enter = enter
         self._timings = timings
+        self._founding = founding or Founding(store, request)
         # One for all lives: a write whose reply was lost may show up in a later one.
         self._nonce = new_nonce()
         self._life: TicketLife | None = None
@@ -120,6 +127,8 @@ class Contender:
 
     def _look(self) -> Lease | Waiting | None:
         """Do what the list asks for; None if that was to enter the queue."""
+        decision = self._founding.glance()
+        self._check()
         snapshot = self._store.list(lease_prefix(self._request.label))
         self._check()
         queue = read_queue(snapshot)
@@ -128,6 +137,8 @@ class Contender:
         if found is None or found[1].ticket.nonce != self._nonce:
             earlier = found and found[1]
             blocked = self._blocked(earlier, queue, snapshot)
+            if blocked is None and earlier and earlier.ticket.held:
+                blocked = self._forbidden(decision, queue)
             return blocked or self._join(earlier, queue)
         index, mine = found
         life = self._current_life()
@@ -135,9 +146,21 @@ class Contender:
         if mine.ticket.held:
             return life.learn(mine.record)  # the reply to our write was lost
         life.keep_alive(mine.record)
-        if index >= queue.slots:
-            return self._behind(queue, index, snapshot)
-        return life.take(mine.record)
+        ahead = decision.ahead
+        if comes_after(queue, index, ahead=ahead) >= queue.slots:
+            return behind(queue, index, snapshot, self._timings, ahead=ahead)
+        return self._forbidden(decision, queue) or life.take(mine.record)
+
+    def _forbidden(self, decision: Decision, queue: Queue) -> Waiting | None:
+        """Return what forbids a start whose place would do; else claim to found."""
+        if decision.act not in ("found", "join"):
+            decision = self._founding.look()
+            if decision.act in ("found", "join"):
+                raise Changed  # and the queue was read before that
+        if decision.act == "wait":
+            return gated(queue, self._request, decision, self._timings)
+        self._founding.act(decision)
+        return None
 
     def _current_life(self) -> TicketLife:
         if self._life is None:
@@ -220,24 +243,4 @@ class Contender:
             "than %s?): queueing again, at the end",
             self._request.label,
             format_duration(self._timings.waiter_ttl),
-        )
-
-    def _behind(self, queue: Queue, index: int, snapshot: Snapshot) -> Waiting:
-        position, timings = queue.position(self._request.key), self._timings
-        is_next = index == queue.slots
-        # With several slots the next in line waits for the first of the holders to go;
-        # the one behind it becomes the next also when that one is granted the lease.
-        several = queue.slots > 1
-        # But the one ahead may be paused or dead: so all look often whom the next
-        # `slots` releases may concern.
-        is_near = index < 2 * queue.slots
-        prefix = lease_prefix(self._request.label)
-        ahead = queue.entries[index - 1].record.key
-        return Waiting(
-            queue,
-            position,
-            snapshot,
-            obstacle=prefix if several and is_next else ahead,
-            gone=is_next or not several,
-            look_within=timings.look_next if is_near else timings.look_later,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from service_monitor.recipes.identity import same_host
 from service_monitor.recipes.queue import Queue
@@ -44,7 +45,8 @@ class Waiting:
     with `gone` until one of its records went, and at most `look_within` seconds.
 
     A `conflict` says which other host has the service id: then it is not in the queue,
-    and its `position` is 0.
+    and its `position` is 0. A `gate` says why its turn does not come although its place
+    would do: then it keeps that.
     """
 
     queue: Queue
@@ -54,6 +56,7 @@ class Waiting:
     gone: bool
     look_within: float
     conflict: str = ""
+    gate: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Request:
     It lasts `lease_timeout` seconds at most. A holder that `stays` renews it, so it
     need not outlive its holder for long. `known` says that `host` names this machine in
     the queue: then the ticket of another machine is told by its host. `published` says
-    that the service is registered as this host, too: then so is a registration.
+    that the service is registered as this host, too: then so is a registration. `found`
+    says who founds the cluster: whoever finds nobody up, or one service id `once`.
     """
 
     label: str
@@ -74,6 +78,7 @@ class Request:
     stays: bool = False
     known: bool = True
     published: bool = False
+    found: Literal["empty", "once"] = "empty"
 
     @property
     def key(self) -> str:

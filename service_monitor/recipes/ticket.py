@@ -139,4 +139,5 @@ class TicketLife:
             nonce=self._nonce,
             lease_timeout=request.lease_timeout,
             slots=request.slots,
+            found="once" if request.found == "once" else None,
         ).to_json()

@@ -23,10 +23,11 @@ class WaitLog:
         self._conflict = False
 
     def note(self, outcome: Waiting) -> None:
-        """Log the place in the queue and who holds, or the conflict, if it changed."""
+        """Log the place in the queue and who holds, or what forbids, if it changed."""
         self._conflict = bool(outcome.conflict)
-        level = logging.WARNING if self._conflict else logging.INFO
-        state = outcome.conflict or queue.describe(outcome.queue, self._request.key)
+        forbidden = outcome.conflict or outcome.gate
+        level = logging.WARNING if forbidden else logging.INFO
+        state = forbidden or queue.describe(outcome.queue, self._request.key)
         if state != self._state:
             log.log(level, "label %s: waiting, %s", self._request.label, state)
         self._state = state
