@@ -19,8 +19,9 @@ from service_monitor.stores.base import Store
 from service_monitor.timing import now
 
 TIMEOUT = 0.6
-LATE = 0.5
-"""Seconds that a call may end late, on a machine that does much else."""
+LATE = 4.0
+"""Seconds that a call may end late, on a machine that does much else: less than what
+it would take by the default bound."""
 RECORD = Record("es/lease/a", "v", 3, 4, 99)
 
 PRIMITIVES: dict[str, Callable[[Store], object]] = {
@@ -113,7 +114,7 @@ def test_the_address_of_this_machine_is_found_in_time(
     monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     """A dead name server would cost a start each look for it twice over."""
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: sleep(6))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: sleep(9))
     timeout = 2.0  # boto3 needs half a second to say where its endpoint is
     store = open_url(URLS[scheme].format("name.test:1"), Bounds(), {}, timeout)
     begun = now()
