@@ -166,6 +166,8 @@ def main(rounds: int, waiters: int) -> None:
                 theirs.append(peer(etcd, f"peer-{turn}", etcdctl))
     print(f"service_monitor: {milliseconds(mine)}")
     print(f"remembering nothing: {milliseconds(forgetful)}")
+    more = statistics.median(a - b for a, b in zip(mine, forgetful, strict=True))
+    print(f"median of the differences between these two: {more * 1000:+.0f} ms")
     if theirs:
         print(f"etcdctl lock:    {milliseconds(theirs)}")
         ratio = statistics.median(mine) / statistics.median(theirs)
