@@ -28,7 +28,7 @@ OTHERS = {
     for option, name in (("--timeout", "PROBE_TIMEOUT"), ("--monitor-url", "URL"))
 }
 """Variables that are not called after their option alone."""
-FLAGS = {"dry_run", "events", "insecure", "print_token", "force"}
+FLAGS = {"dry_run", "events", "force", "insecure", "print_role", "print_token", "yes"}
 OPTIONS = [
     (command, option)
     for command in COMMANDS.values()

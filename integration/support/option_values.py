@@ -20,6 +20,8 @@ VALUES = {
     "lease_timeout": "5m",
     "acquire_timeout": "7m",
     "slots": "2",
+    "found": "once",
+    "settled_url": "http://h:1/settled",
     "token": "7",
     "on_lease_timeout": "start",
     "on_lease_lost": "stop",
