@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from integration.support.commands import HANG
 from integration.support.members import SINCE, remembered
 from service_monitor.recipes.member import Event
 from service_monitor.recipes.members import (
@@ -228,4 +229,4 @@ def test_a_thousand_members_are_read_in_no_time() -> None:
     records = [member(f"es-{n}", events=events) for n in range(1000)]
     began = time.process_time()
     assert len(read_members(records).entries) == 1000
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < HANG

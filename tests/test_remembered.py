@@ -144,7 +144,7 @@ def test_a_thousand_members_are_one_call_and_no_wait() -> None:
         remember(store, f"es-{number}", events=events)
     began = time.process_time()
     table = render(gather(store, "es"), events=True)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < HANG
     assert len(table.splitlines()) == 21_005
     assert store.calls == 1
     store.close()
