@@ -103,7 +103,8 @@ def test_the_docker_recipe(shell: Shell) -> None:
     assert re.search(r"^\d+\.\d+\.\d+\.\d+$", said, re.MULTILINE), said
     lines = pasted("docker.md", "A sidecar")
     said = shell("\n".join(lines))
-    assert "es-2" not in said  # deregistered by `docker stop`
+    # Deregistered by `docker stop`, and remembered.
+    assert not re.search(r"^es +es-2 +\S+ +(up|down)", said, re.M), said
     ask = [line for line in lines if line][-1]
     assert ask.endswith(" status")
     deadline = time.monotonic() + 30
