@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from service_monitor.errors import ConfigError
 from service_monitor.net.calls import Bounds
 from service_monitor.net.urls import mask_url
 from service_monitor.stores.base import CALL_TIMEOUT, Store
-from service_monitor.stores.dynamodb.place import (
-    DynamoPlace,
-    parse_dynamodb,
-    require_boto3,
-)
-from service_monitor.stores.etcd.default import default_url
-from service_monitor.stores.etcd.etcdctl import refuse_quoted, refuse_unread
-from service_monitor.stores.etcd.place import EtcdPlace, parse_etcd
-from service_monitor.stores.sqlite.place import SqlitePlace, parse_sqlite
 from service_monitor.text import quoted
 
-StorePlace = EtcdPlace | DynamoPlace | SqlitePlace
-"""Which store, and where: all that its URL and the environment say of it."""
+
+class StorePlace(Protocol):
+    """Which store, and where: all that its URL and the environment say of it."""
+
+    def open(self, bounds: Bounds, call_timeout: float) -> Store:
+        """Open it; see `open_store`."""
+        ...
+
+    def prepare(self, bounds: Bounds, *, dry_run: bool) -> Sequence[str]:
+        """Make what it needs; see `prepare_store`."""
+        ...
 
 
 def parse_store(url: str | None, environ: Mapping[str, str] = os.environ) -> StorePlace:
@@ -31,6 +32,9 @@ def parse_store(url: str | None, environ: Mapping[str, str] = os.environ) -> Sto
     `ConfigError`, which shows no password, and `LocalLack`.
     """
     if url is None:
+        from service_monitor.stores.etcd.default import default_url
+        from service_monitor.stores.etcd.etcdctl import refuse_unread
+
         try:
             refuse_unread(environ)
             return parse_store(default_url(environ), environ)
@@ -38,10 +42,17 @@ def parse_store(url: str | None, environ: Mapping[str, str] = os.environ) -> Sto
             raise ConfigError(f"from the ETCDCTL_ variables: {error}") from None
     scheme = url.partition(":")[0].lower()
     if scheme == "sqlite":
+        from service_monitor.stores.sqlite.place import parse_sqlite
+
         return parse_sqlite(url)
     if scheme == "dynamodb":
+        from service_monitor.stores.dynamodb.place import parse_dynamodb
+
         return parse_dynamodb(url)
     if scheme in ("etcd", "etcds", "etcd2", "etcd2s"):
+        from service_monitor.stores.etcd.etcdctl import refuse_quoted
+        from service_monitor.stores.etcd.place import parse_etcd
+
         refuse_quoted(environ)
         return parse_etcd(url, environ)
     raise ConfigError(
@@ -59,24 +70,7 @@ def open_store(
     library or a setting of its own is missing, and `LocalLack` if this machine cannot
     tell what it needs.
     """
-    match place:
-        case SqlitePlace():
-            from service_monitor.stores.sqlite.store import SqliteStore
-
-            return SqliteStore(place.path, bounds, call_timeout=call_timeout)
-        case DynamoPlace():
-            require_boto3()
-            from service_monitor.stores.dynamodb.store import DynamoStore
-
-            return DynamoStore(place, bounds, call_timeout)
-        case EtcdPlace(version=2):
-            from service_monitor.stores.etcd.v2 import Etcd2Store
-
-            return Etcd2Store(place.endpoints, place.access, bounds, call_timeout)
-        case EtcdPlace():
-            from service_monitor.stores.etcd.v3 import Etcd3Store
-
-            return Etcd3Store(place.endpoints, place.access, bounds, call_timeout)
+    return place.open(bounds, call_timeout)
 
 
 def prepare_store(
@@ -87,10 +81,4 @@ def prepare_store(
     With `dry_run` only say it. Blocks until AWS has a table ready, up to 2 minutes.
     Raises `ConfigError`, `StoreError`, `LocalLack` and `Stopped`.
     """
-    if isinstance(place, DynamoPlace):
-        require_boto3()
-        from service_monitor.stores.dynamodb.table import init_table
-
-        return init_table(place, bounds, dry_run=dry_run)
-    open_store(place, bounds).close()  # sends nothing
-    return ()
+    return place.prepare(bounds, dry_run=dry_run)

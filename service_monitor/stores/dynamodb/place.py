@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from service_monitor import DISTRIBUTION
 from service_monitor.errors import ConfigError
+from service_monitor.net.calls import Bounds
 from service_monitor.net.lacks import lack_in
+from service_monitor.stores.base import Store
 from service_monitor.stores.url import PREFIX, Grammar
 from service_monitor.text import quoted
 
@@ -30,6 +33,20 @@ class DynamoPlace:
     region: str | None = None
     endpoint: str | None = None
     profile: str | None = None
+
+    def open(self, bounds: Bounds, call_timeout: float) -> Store:
+        """Open it with boto3; see `stores.opening.open_store`."""
+        require_boto3()
+        from service_monitor.stores.dynamodb.store import DynamoStore
+
+        return DynamoStore(self, bounds, call_timeout)
+
+    def prepare(self, bounds: Bounds, *, dry_run: bool) -> Sequence[str]:
+        """Make the table; see `stores.opening.prepare_store`."""
+        require_boto3()
+        from service_monitor.stores.dynamodb.table import init_table
+
+        return init_table(self, bounds, dry_run=dry_run)
 
 
 def parse_dynamodb(url: str) -> DynamoPlace:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from service_monitor.net.addresses import check_zone, in_url, split_port
+from service_monitor.net.calls import Bounds
 from service_monitor.net.tls import check_tls
+from service_monitor.stores.base import CALL_TIMEOUT, Store
 from service_monitor.stores.endpoint import Endpoint
 from service_monitor.stores.etcd.passwords import read_credentials
 from service_monitor.stores.url import PREFIX, Grammar
@@ -47,6 +49,21 @@ class EtcdPlace:
     version: Literal[2, 3]
     endpoints: tuple[Endpoint, ...]
     access: Access
+
+    def open(self, bounds: Bounds, call_timeout: float) -> Store:
+        """Open it by its API; sends nothing. See `stores.opening.open_store`."""
+        if self.version == 2:
+            from service_monitor.stores.etcd.v2 import Etcd2Store
+
+            return Etcd2Store(self.endpoints, self.access, bounds, call_timeout)
+        from service_monitor.stores.etcd.v3 import Etcd3Store
+
+        return Etcd3Store(self.endpoints, self.access, bounds, call_timeout)
+
+    def prepare(self, bounds: Bounds, *, dry_run: bool) -> Sequence[str]:
+        """See whether it could be opened: nothing has to be made."""
+        self.open(bounds, CALL_TIMEOUT).close()
+        return ()
 
 
 def parse_etcd(url: str, environ: Mapping[str, str]) -> EtcdPlace:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service_monitor.net.calls import Bounds
+from service_monitor.stores.base import CALL_TIMEOUT, Store
 from service_monitor.stores.url import Grammar
 from service_monitor.text import quoted
 
@@ -17,6 +20,17 @@ class SqlitePlace:
     """A file in a directory that is there; the file need not be."""
 
     path: str
+
+    def open(self, bounds: Bounds, call_timeout: float) -> Store:
+        """Open the file at its first use; see `stores.opening.open_store`."""
+        from service_monitor.stores.sqlite.store import SqliteStore
+
+        return SqliteStore(self.path, bounds, call_timeout=call_timeout)
+
+    def prepare(self, bounds: Bounds, *, dry_run: bool) -> Sequence[str]:
+        """See whether it could be opened: nothing has to be made."""
+        self.open(bounds, CALL_TIMEOUT).close()
+        return ()
 
 
 def parse_sqlite(url: str) -> SqlitePlace:
