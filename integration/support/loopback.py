@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import socket
 import ssl
@@ -173,6 +174,17 @@ def reset_at_close(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
+_MOST_BOUND = 50
+_bound: deque[socket.socket] = deque()
+
+
+@atexit.register
+def _close_bound() -> None:
+    """Let the last ones go in silence."""
+    for sock in _bound:
+        sock.close()
+
+
 def unused_port() -> int:
     """Return a port of loopback where nobody listens, nor will while a test lasts.
 
@@ -186,10 +198,6 @@ def unused_port() -> int:
     if len(_bound) > _MOST_BOUND:
         _bound.popleft().close()
     return int(sock.getsockname()[1])
-
-
-_bound: deque[socket.socket] = deque()
-_MOST_BOUND = 50
 
 
 @contextmanager
