@@ -87,6 +87,17 @@ class _Json:
         raise NotImplementedError
 
 
+def with_others(kind: type, value: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of `value` as fields of a dataclass, the rest as `others`.
+
+    So a release that writes the record again keeps what only a newer one knows.
+    """
+    known = {each.name for each in fields(kind)} - {"others"}
+    given = {name: each for name, each in value.items() if name in known}
+    others = {name: each for name, each in value.items() if name not in known}
+    return given | {"others": others}
+
+
 def _is_required(each: Field[Any]) -> bool:
     return each.default is MISSING and each.default_factory is MISSING
 
@@ -166,17 +177,17 @@ def label_prefix(label: str) -> str:
 
 def lease_prefix(label: str) -> str:
     """Return the prefix of a label's tickets; labels are compared without case."""
-    return f"{label.lower()}/lease/"
+    return f"{label_prefix(label)}lease/"
 
 
 def hosts_prefix(label: str) -> str:
     """Return the prefix of a label's registrations."""
-    return f"{label.lower()}/hosts/"
+    return f"{label_prefix(label)}hosts/"
 
 
 def members_prefix(label: str) -> str:
     """Return the prefix of a label's members."""
-    return f"{label.lower()}/members/"
+    return f"{label_prefix(label)}members/"
 
 
 def ticket_key(label: str, service_id: str) -> str:

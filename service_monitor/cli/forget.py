@@ -1,4 +1,4 @@
-"""The command `forget`."""
+"""The command `forget`: take a member out that will not come back."""
 
 from __future__ import annotations
 

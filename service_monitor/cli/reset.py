@@ -1,4 +1,4 @@
-"""The command `reset`."""
+"""The command `reset`: forget who founded a cluster, and its members."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from service_monitor.recipes.founding import ANYBODY, Decision, decide, read_pic
 from service_monitor.recipes.lease import Request
 from service_monitor.recipes.release import remove_own
 from service_monitor.recipes.retry import Changed
-from service_monitor.records import new_nonce
+from service_monitor.records import label_prefix, new_nonce
 from service_monitor.stores.base import Store
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Founding:
         if decision.act in ("found", "join"):
             return decision
         label, name = self._request.label, self._request.service_id
-        everything = self._store.list(f"{label.lower()}/")
+        everything = self._store.list(label_prefix(label))
         closer = decide(read_picture(everything, label, name), label, name)
         return replace(closer, snapshot=decision.snapshot)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from service_monitor.errors import Conflict, StillLives
+from service_monitor.recipes.life import Life, sign_of_life
 from service_monitor.records import (
     Record,
-    Registration,
-    Ticket,
     label_prefix,
     member_key,
     registration_key,
@@ -22,10 +21,10 @@ def forget(store: Store, label: str, service_id: str) -> bool:
     the store. Raises `StillLives`, with nothing removed, and `StoreError`.
     """
     found = {each.key: each for each in store.list(label_prefix(label)).records}
-    if life := _sign_of_life(found, label, service_id):
-        host, does = life
+    if life := _living(found, label, service_id):
         raise StillLives(
-            f"label {label}: {service_id} lives on {host}, as it {does}: stop it first"
+            f"label {label}: {service_id} lives on {life.host}, as it {_does(life)}: "
+            "stop it first"
         )
     member = found.get(member_key(label, service_id))
     if member is None:
@@ -40,23 +39,15 @@ def forget(store: Store, label: str, service_id: str) -> bool:
     return True
 
 
-def _sign_of_life(
-    found: dict[str, Record], label: str, service_id: str
-) -> tuple[str, str] | None:
-    """Return where it lives and what shows that; None if nothing does.
-
-    Any record that would end by itself shows it, also one that cannot be read.
-    """
-    if record := found.get(registration_key(label, service_id)):
-        registered = Registration.from_json(record.value)
-        return _host(registered), "is registered"
-    if record := found.get(ticket_key(label, service_id)):
-        ticket = Ticket.from_json(record.value)
-        holds = ticket is not None and ticket.held
-        does = "holds" if holds else "waits for"
-        return _host(ticket), f"{does} the startup lease"
+def _living(found: dict[str, Record], label: str, service_id: str) -> Life | None:
+    """Return what shows first that it lives; None if nothing does."""
+    for key in registration_key(label, service_id), ticket_key(label, service_id):
+        if key in found:
+            return sign_of_life(found[key])
     return None
 
 
-def _host(record: Registration | Ticket | None) -> str:
-    return record.host if record else "an unknown host"
+def _does(life: Life) -> str:
+    if life.registered is not None:
+        return "is registered"
+    return f"{'holds' if life.holds else 'waits for'} the startup lease"

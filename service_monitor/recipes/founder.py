@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
-from service_monitor.records import json_object, new_nonce
+from service_monitor.records import json_object, label_prefix, new_nonce, with_others
 from service_monitor.timing import timestamp
 
 SCHEMA = 1
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 def founder_key(label: str) -> str:
     """Return the key of a label's founder; labels are compared without case."""
-    return f"{label.lower()}/founder"
+    return f"{label_prefix(label)}founder"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,9 @@ class Founder:
     @classmethod
     def from_json(cls, text: str) -> Self | None:
         """Read a founder's record; None for what is not one."""
-        value = json_object(text)
-        known = {each.name for each in fields(cls)} - {"others"}
-        needed = known - {"reason"}
-        given = {name: value[name] for name in known & value.keys()}
-        texts = (given.get(name, "") for name in known - {"schema"})
+        given = with_others(cls, json_object(text))
+        needed = {each.name for each in fields(cls)} - {"others", "reason"}
+        texts = [given.get(name, "") for name in {*needed, "reason"} - {"schema"}]
         schema = given.get("schema")
         if (
             not needed <= given.keys()
@@ -65,5 +63,4 @@ class Founder:
             or schema < 1
         ):
             return None
-        unknown = {name: each for name, each in value.items() if name not in known}
-        return cls(**given, others=unknown)
+        return cls(**given)

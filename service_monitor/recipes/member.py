@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from service_monitor.net.addresses import is_host
-from service_monitor.records import json_object
+from service_monitor.records import json_object, with_others
 from service_monitor.timing import timestamp
 
 SCHEMA = 1
@@ -33,9 +33,6 @@ class Event:
     reason: str = ""
     seconds: float | None = None
     others: dict[str, Any] = field(default_factory=dict)
-
-
-_EVENT = {each.name for each in fields(Event)} - {"others"}
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,7 @@ class Member:
     @classmethod
     def from_json(cls, text: str) -> Self | None:
         """Read a member's record; None for what is not one."""
-        value = json_object(text)
-        known = {each.name for each in fields(cls)} - {"others"}
-        given = {name: value[name] for name in known & value.keys()}
-        given["others"] = {n: v for n, v in value.items() if n not in known}
+        given = with_others(cls, json_object(text))
         given["events"] = _read_events(given.get("events", []))
         if not _is_member(given):
             return None
@@ -91,12 +85,7 @@ def _read_events(listed: object) -> tuple[Event, ...]:
     if not isinstance(listed, list):
         return ()
     found = [each for each in listed if isinstance(each, dict) and _is_event(each)]
-    return tuple(_read_event(each) for each in found)
-
-
-def _read_event(each: dict[str, Any]) -> Event:
-    known = {name: value for name, value in each.items() if name in _EVENT}
-    return Event(**known, others={n: v for n, v in each.items() if n not in _EVENT})
+    return tuple(Event(**with_others(Event, each)) for each in found)
 
 
 def _is_event(each: dict[str, Any]) -> bool:

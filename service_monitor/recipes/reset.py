@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from service_monitor.errors import Conflict, StillLives
 from service_monitor.recipes.founder import Founder, founder_key
+from service_monitor.recipes.life import Life, sign_of_life
 from service_monitor.recipes.retry import look_again
-from service_monitor.records import Record, Registration, Ticket, key_parts
+from service_monitor.records import Record, key_parts, label_prefix
 from service_monitor.stores.base import Store
 from service_monitor.text import printable
 
@@ -43,20 +44,21 @@ class Remains:
 def remains(store: Store, label: str) -> Remains:
     """Look what there is; one call. Raises `StoreError`."""
     founder, members, alive = None, [], []
-    for record in store.list(f"{label.lower()}/").records:
-        _, kind, name = key_parts(record.key)
+    for record in store.list(label_prefix(label)).records:
+        _, kind, _ = key_parts(record.key)
         if record.key == founder_key(label):
             founder = record
         elif kind == "members":
             members.append(record)
-        elif kind == "hosts":
-            found = Registration.from_json(record.value)
-            alive.append(f"{name} is registered as {found.state if found else '?'}")
-        elif kind == "lease":
-            ticket = Ticket.from_json(record.value)
-            held = ticket is not None and ticket.held
-            alive.append(f"{name} {'holds the lease' if held else 'waits for it'}")
+        elif life := sign_of_life(record):
+            alive.append(_does(life))
     return Remains(founder, tuple(members), tuple(printable(a) for a in alive))
+
+
+def _does(life: Life) -> str:
+    if life.registered is not None:
+        return f"{life.service_id} is registered as {life.registered}"
+    return f"{life.service_id} {'holds the lease' if life.holds else 'waits for it'}"
 
 
 def reset(store: Store, label: str) -> Remains:
